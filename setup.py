@@ -1,0 +1,133 @@
+"""The extension modules and their compiler flags; everything else about the package stands in pyproject.toml.
+
+Environment switches, each off unless set to 1:
+  PICOWS_SANITIZE        AddressSanitizer and UndefinedBehaviorSanitizer (`make sanitize` shows how to run such a build)
+  PICOWS_DEBUG           assertions and bounds checks on, no optimisation
+  PICOWS_BUILD_EXAMPLES  the examples written in Cython too; for a build in place
+"""
+
+import hashlib
+import os
+import shutil
+import sysconfig
+from glob import glob
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+
+def switched_on(name):
+    return os.environ.get(name, "0") not in ("", "0")
+
+
+SANITIZE = switched_on("PICOWS_SANITIZE")
+DEBUG = switched_on("PICOWS_DEBUG")
+
+DIRECTIVES = {
+    "language_level": 3,
+    "freethreading_compatible": True,
+    "auto_pickle": False,
+    "embedsignature": True,
+    "cdivision": True,
+    "wraparound": False,
+    "boundscheck": DEBUG,
+    "initializedcheck": DEBUG,
+    "nonecheck": DEBUG,
+}
+
+# The first line is for our own C; the rest is what Cython's C cannot avoid.
+WARNINGS = [
+    "-Wall", "-Wextra", "-Wvla", "-Wpointer-arith",
+    "-Wno-unused-parameter", "-Wno-unused-function", "-Wno-missing-field-initializers", "-Wno-sign-compare",
+]  # fmt: skip
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+
+
+def compiler_flags(compiler_type):
+    if compiler_type != "unix":
+        return [], []
+    if SANITIZE:
+        return [*WARNINGS, "-O1", "-g", "-UNDEBUG", *SANITIZERS], SANITIZERS
+    if DEBUG:
+        return [*WARNINGS, "-O0", "-g", "-UNDEBUG"], []
+    return [*WARNINGS, "-O3"], []
+
+
+def interface(*patterns):
+    return sorted(path for pattern in patterns for path in glob(pattern))
+
+
+def extensions():
+    modules = [
+        Extension("picows._codec", ["picows/_codec.pyx"], depends=interface("picows/_codec.pxd", "picows/_native/*")),
+        Extension(
+            "picows.picows",
+            ["picows/picows.pyx"],
+            depends=interface("picows/*.pxd", "picows/*.pxi", "picows/_native/*"),
+        ),
+    ]
+    if switched_on("PICOWS_BUILD_EXAMPLES"):
+        modules += [
+            Extension(path[: -len(".pyx")].replace(os.sep, "."), [path], depends=["picows/picows.pxd"])
+            for path in interface("examples/*.pyx")
+        ]
+    for module in modules:
+        module.include_dirs = ["picows"]
+    return modules
+
+
+class BuildChanged(build_ext):
+    """Rebuilds the extensions whose inputs changed, by content: time stamps lie after a checkout, a copy or a clock step."""
+
+    def build_extensions(self):
+        compile_args, link_args = compiler_flags(self.compiler.compiler_type)
+        for ext in self.extensions:
+            ext.extra_compile_args, ext.extra_link_args = compile_args, link_args
+        everything = self.extensions
+        inputs = {ext.name: self.inputs(ext) for ext in everything}
+        self.extensions = [ext for ext in everything if self.built_from(ext) != inputs[ext.name]]
+        try:
+            if self.extensions:
+                self.cythonize()
+                self.force = True
+                self.parallel = self.parallel or os.cpu_count()
+                super().build_extensions()
+            for ext in self.extensions:
+                self.stamp(ext).write_text(inputs[ext.name])
+        finally:
+            self.extensions = everything
+
+    def cythonize(self):
+        from Cython.Build import cythonize
+        from Cython.Compiler import Options
+
+        Options.warning_errors = True
+        # One directory per interpreter, so that builds for several may run at the same time. Cython copies the headers
+        # there by time stamp, so nothing old may lie in it.
+        translated_to = os.path.join(self.build_temp, "cython")
+        shutil.rmtree(translated_to, ignore_errors=True)
+        in_c = cythonize(self.extensions, build_dir=translated_to, compiler_directives=DIRECTIVES, force=True)
+        for ext, translated in zip(self.extensions, in_c):
+            ext.sources = translated.sources
+
+    def inputs(self, ext):
+        from Cython import __version__ as cython_version
+
+        settings = [cython_version, DIRECTIVES, ext.extra_compile_args, ext.extra_link_args]
+        settings += [os.environ.get(name) for name in ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS")]
+        settings += [sysconfig.get_config_var("prefix"), os.path.abspath(self.get_ext_fullpath(ext.name))]
+        digest = hashlib.sha256(repr(settings).encode())
+        for path in [*ext.sources, *ext.depends]:
+            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        return digest.hexdigest()
+
+    def built_from(self, ext):
+        stamp = self.stamp(ext)
+        return stamp.read_text() if stamp.exists() and Path(self.get_ext_fullpath(ext.name)).exists() else None
+
+    def stamp(self, ext):
+        return Path(self.build_temp, f"{ext.name}.sha256")
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildChanged})
