@@ -1,0 +1,55 @@
+"""WebSocket client and server for asyncio (RFC 6455): frames parsed where they lie, plain callbacks, Cython speed."""
+
+from .api import ws_connect, ws_create_server
+from .errors import (
+    WSError,
+    WSHandshakeError,
+    WSInvalidHeaderError,
+    WSInvalidMessageError,
+    WSInvalidStatusError,
+    WSInvalidUpgradeError,
+    WSInvalidURL,
+    WSProtocolError,
+)
+from .picows import (
+    PICOWS_DEBUG_LL,
+    WSAutoPingStrategy,
+    WSCloseCode,
+    WSCloseHandshake,
+    WSCloseInfo,
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+)
+from .upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
+from .url import WSParsedURL
+
+__version__ = "3.0.0"
+
+__all__ = [
+    "PICOWS_DEBUG_LL",
+    "WSAutoPingStrategy",
+    "WSCloseCode",
+    "WSCloseHandshake",
+    "WSCloseInfo",
+    "WSError",
+    "WSFrame",
+    "WSHandshakeError",
+    "WSInvalidHeaderError",
+    "WSInvalidMessageError",
+    "WSInvalidStatusError",
+    "WSInvalidURL",
+    "WSInvalidUpgradeError",
+    "WSListener",
+    "WSMsgType",
+    "WSParsedURL",
+    "WSProtocolError",
+    "WSTransport",
+    "WSUpgradeRequest",
+    "WSUpgradeResponse",
+    "WSUpgradeResponseWithListener",
+    "__version__",
+    "ws_connect",
+    "ws_create_server",
+]

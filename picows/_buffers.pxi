@@ -1,0 +1,138 @@
+# Memory: blocks that frames are received into, and what the connections of one thread share.
+
+cdef enum:
+    # One read takes what the kernel has gathered; larger reads were not measured to gain.
+    SHARED_READ_SIZE = 256 * 1024
+    # Frames up to this size are built in the thread's scratch memory; it bounds a chunk of masking too, which stays in
+    # the processor's cache between the two passes (mask, copy into the kernel).
+    SCRATCH_SIZE = 64 * 1024
+    # Unmasked payloads above this size are not copied: header and payload leave by one writev.
+    COPY_LIMIT = 8 * 1024
+    MASK_POOL_SIZE = 4096
+
+
+@cython.final
+cdef class ReadBuffer:
+    """A block of memory that frames are received into and that payload views point into.
+
+    The block lives as long as something refers to this object: the connection, a frame inside its callback, or a view.
+    While views exist nobody writes here: whoever wants to receive takes another block (see `give_back`).
+    """
+    cdef:
+        uint8_t* data
+        Py_ssize_t capacity
+        Py_ssize_t lent_from     # the transport may write to [lent_from, capacity) ...
+        bint is_lent             # ... between get_buffer and buffer_updated
+        bint is_shared           # the thread's block, not one made for a large frame
+        long views               # how many payload views exist
+
+    def __cinit__(self, Py_ssize_t capacity, bint is_shared=False):
+        self.data = <uint8_t*>PyMem_RawMalloc(capacity)
+        if self.data == NULL:
+            raise MemoryError(f"no memory for a read buffer of {capacity} bytes")
+        self.capacity = capacity
+        self.is_shared = is_shared
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.data)
+
+    def __len__(self):
+        return self.capacity - self.lent_from
+
+    def __getitem__(self, index):
+        # asyncio's TLS transports fill a buffer by slices of it.
+        return memoryview(self)[index]
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        # Only the transport comes here; payload views are made by WSFrame.
+        if not self.is_lent:
+            raise BufferError("a read buffer can be written by the connection's transport only")
+        view.obj = self
+        fill_view(view, self.data + self.lent_from, self.capacity - self.lent_from, False, flags)
+
+    def __releasebuffer__(self, Py_buffer* view):
+        if view.readonly:
+            ws_atomic_add(&self.views, -1)
+
+
+cdef char* UNSIGNED_BYTE = b"B"
+
+
+cdef inline void fill_view(Py_buffer* view, void* data, Py_ssize_t size, bint readonly, int flags) noexcept:
+    # PyBuffer_FillInfo without its reference to view.obj, which Cython's slot function owns already.
+    view.buf = data
+    view.len = size
+    view.readonly = readonly
+    view.itemsize = 1
+    view.format = UNSIGNED_BYTE if flags & PyBUF_FORMAT == PyBUF_FORMAT else NULL
+    view.ndim = 1
+    view.shape = &view.len if flags & PyBUF_ND == PyBUF_ND else NULL
+    view.strides = &view.itemsize if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL
+    view.suboffsets = NULL
+    view.internal = NULL
+
+
+@cython.final
+cdef class ThreadMemory:
+    """What the connections of one thread share, so that an idle connection owns no buffer.
+
+    Reached through a thread-local, and by each connection through a reference taken when it was made: every use is on
+    that one thread, so nothing here needs a lock.
+    """
+    cdef:
+        ReadBuffer read_buffer      # None while a burst in it is being delivered
+        WSFrame frame               # None likewise; handed out again unless somebody kept it
+        uint8_t* scratch
+        bytes mask_pool
+        Py_ssize_t mask_pool_used
+        unsigned int fork_count
+
+    def __cinit__(self):
+        self.scratch = <uint8_t*>PyMem_RawMalloc(SCRATCH_SIZE + MAX_HEADER_SIZE)
+        if self.scratch == NULL:
+            raise MemoryError("no memory for the write buffer of a thread")
+        self.mask_pool_used = MASK_POOL_SIZE
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.scratch)
+
+
+cdef object thread_local = threading.local()
+
+
+cdef ThreadMemory get_thread_memory():
+    memory = getattr(thread_local, "memory", None)
+    if memory is None:
+        memory = thread_local.memory = ThreadMemory()
+    return <ThreadMemory>memory
+
+
+cdef inline ReadBuffer take_read_buffer(ThreadMemory memory):
+    # Whoever asks while the block is taken (a loop run inside a callback) gets another.
+    if memory.read_buffer is None:
+        memory.read_buffer = ReadBuffer(SHARED_READ_SIZE, True)
+    return memory.read_buffer
+
+
+cdef inline void give_back(ThreadMemory memory, ReadBuffer buffer) noexcept:
+    # A block that views point into is left to them.
+    if buffer.is_shared and memory.read_buffer is None and ws_atomic_load(&buffer.views) == 0:
+        memory.read_buffer = buffer
+
+
+cdef inline uint32_t next_mask(ThreadMemory memory) except? 0:
+    """A masking key from the operating system's secure random source (RFC 6455 10.3), never used twice.
+
+    The child of a fork starts a pool of its own.
+    """
+    cdef uint32_t key
+    if memory.mask_pool_used == MASK_POOL_SIZE or memory.fork_count != ws_fork_count():
+        memory.mask_pool = os.urandom(MASK_POOL_SIZE)
+        memory.mask_pool_used = 0
+        memory.fork_count = ws_fork_count()
+    memcpy(&key, PyBytes_AS_STRING(memory.mask_pool) + memory.mask_pool_used, sizeof(key))
+    memory.mask_pool_used += sizeof(key)
+    return key
+
+
+ws_watch_forks()

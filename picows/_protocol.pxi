@@ -1,0 +1,513 @@
+# The asyncio protocol: one connection from the first byte of its upgrade to its end.
+
+cdef enum State:
+    STATE_HANDSHAKE
+    STATE_OPEN
+    STATE_CLOSING      # disconnect() was called: nothing more is sent or delivered
+    STATE_CLOSED
+
+
+@cython.final
+cdef class ConnectionOptions:
+    """What the connections of one `ws_connect` or of one server have in common; checked by the caller.
+
+    :param listener_factory: server: ``factory(request)``, client: ``factory(request, response)``
+    """
+    cdef:
+        object listener_factory
+        object logger
+        object handshake_timeout
+        double auto_ping_idle_timeout
+        double auto_ping_reply_timeout
+        uint64_t max_frame_size
+        Py_ssize_t small_frame_limit
+        bint is_client_side
+        bint disconnect_on_exception
+        bint enable_auto_ping
+        bint enable_auto_pong
+        bint ping_when_idle
+
+    def __init__(self, *, listener_factory, bint is_client_side, bint disconnect_on_exception, handshake_timeout, logger,
+                 bint enable_auto_ping, double auto_ping_idle_timeout, double auto_ping_reply_timeout,
+                 auto_ping_strategy, bint enable_auto_pong, uint64_t max_frame_size, Py_ssize_t read_buffer_init_size):
+        self.listener_factory = listener_factory
+        self.is_client_side = is_client_side
+        self.disconnect_on_exception = disconnect_on_exception
+        self.handshake_timeout = handshake_timeout
+        self.logger = logger
+        self.enable_auto_ping = enable_auto_ping
+        self.auto_ping_idle_timeout = auto_ping_idle_timeout
+        self.auto_ping_reply_timeout = auto_ping_reply_timeout
+        self.ping_when_idle = auto_ping_strategy == WSAutoPingStrategy.PING_WHEN_IDLE
+        self.enable_auto_pong = enable_auto_pong
+        self.max_frame_size = max_frame_size
+        # Half of the shared block at most: the rest has to have room behind it.
+        self.small_frame_limit = min(read_buffer_init_size, SHARED_READ_SIZE // 2)
+
+
+cdef class Connection:
+    """The state of one connection. Everything here happens on the thread that `connection_made` was called on.
+
+    References: the asyncio transport holds this object, which holds the WSTransport and the listener until the end of
+    the connection; the WSTransport holds this object. `connection_lost` lets go of both, so that no cycle is left.
+    """
+    cdef:
+        readonly WSTransport transport
+        readonly WSListener listener
+        ConnectionOptions options
+        ThreadMemory memory
+        ReadBuffer buffer           # what `reader` stands in; None while nothing incomplete waits
+        ReadBuffer lent             # what get_buffer gave out last
+        object loop
+        object request              # client: the WSUpgradeRequest to be sent
+        object handshake            # RequestReader or ResponseReader, until the upgrade is done
+        object upgrade_waiter       # client: a future, until the upgrade is done
+        object timer                # of the phase: handshake, auto ping, linger
+        object error                # client: what wait_disconnected raises
+        list disconnect_waiters     # futures, made when somebody waits
+        object pong_waiter          # a future, made when somebody waits for the reply to a ping
+        object roundtrip_lock       # made when a round trip is measured
+        Reader reader
+        unsigned long thread_id
+        double last_received        # by monotonic(); kept while a timer asks for it
+        double ping_sent
+        double pong_received_at
+        double linger_since         # since when the linger time counts
+        Py_ssize_t linger_unsent    # what the peer had not acknowledged then
+        State state
+        int fd
+        bint is_client
+        bint direct                 # the socket may be written to, there is no TLS in between
+        bint transport_queued       # the transport was given bytes that it may not have written yet
+        bint delivering
+        bint close_received
+        bint awaits_pong
+        bint measuring
+        bint writing_closed
+        bint debug
+
+    def __cinit__(self, ConnectionOptions options not None, request=None):
+        self.options = options
+        self.is_client = options.is_client_side
+        self.fd = -1
+        self.debug = options.logger.isEnabledFor(PICOWS_DEBUG_LL)
+        self.handshake = ResponseReader(request) if self.is_client else RequestReader()
+        self.request = request
+        reader_init(&self.reader, not self.is_client, options.max_frame_size)
+
+    def connection_made(self, underlying):
+        cdef WSTransport transport = WSTransport.__new__(WSTransport)
+        self.thread_id = PyThread_get_thread_ident()
+        self.memory = get_thread_memory()
+        self.loop = asyncio.get_running_loop()
+        transport._connection = self
+        transport.request = self.request
+        transport.is_client_side = self.is_client
+        self.transport = transport
+        transport.underlying_transport = underlying
+        transport.is_secure = underlying.get_extra_info("sslcontext") is not None
+        sock = underlying.get_extra_info("socket")
+        if sock is not None:
+            self.fd = sock.fileno()
+        if self.fd >= 0:
+            ws_tune_tcp(self.fd)
+            self.direct = ws_direct_io_supported() and not transport.is_secure
+        if self.options.handshake_timeout is not None:
+            self.timer = self.loop.call_later(self.options.handshake_timeout, self._on_handshake_timeout)
+        if self.is_client:
+            self.upgrade_waiter = self.loop.create_future()
+            write_head(self, self.request.to_bytes())
+        if self.debug:
+            self.options.logger.log(PICOWS_DEBUG_LL, "connection made by %r", underlying)
+
+    def connection_lost(self, exc):
+        cdef:
+            WSListener listener = self.listener
+            WSTransport transport = self.transport
+            bint was_upgraded = listener is not None and self.state != STATE_HANDSHAKE
+        if self.state == STATE_CLOSED:
+            return
+        if self.upgrade_waiter is not None:
+            self._fail_upgrade(exc)
+        self.state = STATE_CLOSED
+        self.fd = -1
+        self.direct = False
+        cancel_timer(self)
+        transport.is_disconnected = True
+        if self.debug:
+            self.options.logger.log(PICOWS_DEBUG_LL, "connection lost: %r", exc)
+        if was_upgraded:
+            try:
+                listener.on_ws_disconnected(transport)
+            except Exception as error:
+                note_callback_error(self, "on_ws_disconnected", error)
+        wake_all(self)
+        # Nothing keeps a finished connection alive.
+        self.listener = None
+        self.transport = None
+        self.handshake = None
+        self.lent = None
+        if not self.delivering:
+            self.buffer = None
+
+    def eof_received(self):
+        if self.upgrade_waiter is not None:
+            self._fail_upgrade(None)
+        # None lets the transport close, after it has written what it holds.
+
+    def pause_writing(self):
+        if self.listener is None:
+            return
+        if not overrides_pause_writing(self.listener):
+            self.options.logger.info(
+                "the peer is slow: %d bytes wait to be sent; override pause_writing to stop producing meanwhile",
+                self.transport.underlying_transport.get_write_buffer_size())
+        try:
+            self.listener.pause_writing()
+        except Exception as error:
+            callback_failed(self, "pause_writing", error)
+
+    def resume_writing(self):
+        if self.listener is None:
+            return
+        try:
+            self.listener.resume_writing()
+        except Exception as error:
+            callback_failed(self, "resume_writing", error)
+
+    def get_buffer(self, Py_ssize_t sizehint):
+        cdef:
+            ReadBuffer buffer
+            size_t unread = reader_unread(&self.reader)
+            size_t space = 0
+        if PyThread_get_thread_ident() != self.thread_id:
+            raise RuntimeError(
+                f"the connection belongs to thread {self.thread_id}, but its loop now runs in thread {PyThread_get_thread_ident()}")
+        if self.delivering:
+            # A loop was run inside a callback and has read more: the frame there keeps its block, this goes elsewhere.
+            buffer = ReadBuffer(<Py_ssize_t>unread + SHARED_READ_SIZE)
+            reader_attach(&self.reader, buffer.data, buffer.capacity)
+            self.buffer = buffer
+        elif self.buffer is not None:
+            reader_space(&self.reader, &space)
+        if space or self.delivering:
+            buffer = self.buffer
+            buffer.lent_from = buffer.capacity - <Py_ssize_t>space if space else <Py_ssize_t>unread
+        else:
+            # An incomplete small frame goes to the front of the shared block when there is more: see buffer_updated.
+            buffer = take_read_buffer(self.memory)
+            buffer.lent_from = <Py_ssize_t>unread
+        buffer.is_lent = True
+        self.lent = buffer
+        return buffer
+
+    def buffer_updated(self, Py_ssize_t size):
+        cdef ReadBuffer buffer = self.lent
+        self.lent = None
+        buffer.is_lent = False
+        if self.state == STATE_OPEN:
+            if self.options.enable_auto_ping:
+                self.last_received = monotonic()
+            if buffer is not self.buffer:
+                attach(self, buffer)
+            reader_commit(&self.reader, size)
+            deliver(self)
+        elif self.state == STATE_HANDSHAKE:
+            self._handshake_received(buffer, size)
+        elif self.state == STATE_CLOSING:
+            # Read and dropped: unread bytes would make the kernel reset the connection.
+            self.last_received = monotonic()
+
+    def _handshake_received(self, ReadBuffer buffer, Py_ssize_t size):
+        cdef Py_ssize_t rest
+        data = PyBytes_FromStringAndSize(<char*>buffer.data + buffer.lent_from, size)
+        try:
+            if not self.handshake.feed(data):
+                return
+        except WSHandshakeError as error:
+            self._handshake_failed(error)
+            return
+        # Frames may have come with the head. They lie at the end of what was received, and are next, whatever the user's
+        # callbacks do meanwhile.
+        rest = len(self.handshake.rest)
+        take(self.memory, buffer)
+        self.buffer = buffer
+        self.reader.data = buffer.data
+        self.reader.capacity = buffer.capacity
+        self.reader.end = buffer.lent_from + size
+        self.reader.start = self.reader.end - rest
+        self.delivering = True
+        try:
+            if self.is_client:
+                self._accept_response(self.handshake.response)
+            else:
+                self._answer_request()
+        finally:
+            self.delivering = False
+            self.handshake = None
+        deliver(self)
+
+    def _answer_request(self):
+        cdef WSTransport transport = self.transport
+        transport.request = self.handshake.request
+        listener = None
+        try:
+            result = self.options.listener_factory(transport.request)
+            response, listener = answer(self.handshake, result)
+            if listener is not None and not isinstance(listener, WSListener):
+                raise TypeError(
+                    f"the listener factory returned a {type(listener).__name__}, expected a WSListener, "
+                    "a WSUpgradeResponseWithListener or None")
+            head = response.to_bytes()
+        except Exception:
+            self.options.logger.exception("the listener factory failed for a request of %r", transport.request.path)
+            listener = None
+            response, _ = answer(self.handshake, failed_factory_result())
+            head = response.to_bytes()
+        if self.state != STATE_HANDSHAKE:
+            return
+        transport.response = response
+        write_head(self, head)
+        if listener is None:
+            disconnect(self, True)
+        else:
+            self._open(listener)
+
+    def _accept_response(self, response):
+        self.transport.response = response
+        waiter = self.upgrade_waiter
+        self.upgrade_waiter = None
+        try:
+            listener = self.options.listener_factory(self.transport.request, response)
+            if not isinstance(listener, WSListener):
+                raise TypeError(f"the listener factory returned a {type(listener).__name__}, expected a WSListener")
+        except Exception as error:
+            set_exception(waiter, error)
+            disconnect(self, False)
+            return
+        self._open(listener)
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def _open(self, WSListener listener):
+        cancel_timer(self)
+        self.listener = listener
+        self.state = STATE_OPEN
+        start_auto_ping(self)
+        try:
+            listener.on_ws_connected(self.transport)
+        except Exception as error:
+            callback_failed(self, "on_ws_connected", error)
+
+    def _handshake_failed(self, error):
+        if self.is_client:
+            waiter = self.upgrade_waiter
+            self.upgrade_waiter = None
+            set_exception(waiter, error)
+            disconnect(self, False)
+            return
+        if self.debug:
+            self.options.logger.log(PICOWS_DEBUG_LL, "request refused: %s", error)
+        self.transport.response = error.response
+        write_head(self, error.response.to_bytes())
+        disconnect(self, True)
+
+    def _fail_upgrade(self, exc):
+        waiter = self.upgrade_waiter
+        self.upgrade_waiter = None
+        if exc is None:
+            try:
+                self.handshake.feed_eof()
+            except WSError as error:
+                exc = error
+        set_exception(waiter, exc)
+
+    def _on_handshake_timeout(self):
+        self.timer = None
+        if self.upgrade_waiter is not None:
+            waiter = self.upgrade_waiter
+            self.upgrade_waiter = None
+            set_exception(waiter, asyncio.TimeoutError(
+                f"the server did not finish the opening handshake within {self.options.handshake_timeout} seconds"))
+        elif self.debug:
+            self.options.logger.log(PICOWS_DEBUG_LL, "the client did not finish the opening handshake in time")
+        disconnect(self, False)
+
+    def _on_auto_ping_timer(self):
+        self.timer = None
+        auto_ping_due(self)
+
+    def _on_linger_timer(self):
+        self.timer = None
+        linger(self)
+
+    async def wait_upgraded(self):
+        """Client: wait until the opening handshake is done. Raises what ended it otherwise; cancelling it aborts."""
+        waiter = self.upgrade_waiter
+        if waiter is not None:
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                disconnect(self, False)
+                raise
+
+    async def _measure_roundtrip_time(self, int rounds):
+        return await measure_roundtrip_time(self, rounds)
+
+
+class WSProtocol(Connection, asyncio.BufferedProtocol):
+    """`Connection` as asyncio wants it. ``WSProtocol(options, request=None)``: a request on the client side only."""
+    __slots__ = ()
+
+
+cdef inline void take(ThreadMemory memory, ReadBuffer buffer) noexcept:
+    if memory.read_buffer is buffer:
+        memory.read_buffer = None
+
+
+cdef inline int attach(Connection connection, ReadBuffer buffer) except -1:
+    """Go on reading in the thread's block: bytes of an incomplete frame move to its front, which was left free."""
+    take(connection.memory, buffer)
+    reader_attach(&connection.reader, buffer.data, buffer.capacity)
+    connection.buffer = buffer
+    return 0
+
+
+cdef int deliver(Connection connection) except -1:
+    """Call the listener for each complete frame that was received, then put the memory in order."""
+    cdef:
+        ReadBuffer buffer = connection.buffer
+        bint nested = connection.delivering
+    connection.delivering = True
+    try:
+        while connection.state == STATE_OPEN:
+            try:
+                deliver_frames(connection)
+                break
+            except Exception as error:
+                if connection.options.disconnect_on_exception or connection.state != STATE_OPEN:
+                    callback_failed(connection, "on_ws_frame", error)
+                    break
+                connection.options.logger.exception("on_ws_frame failed, the connection stays open")
+    finally:
+        connection.delivering = nested
+        if connection.buffer is not buffer:
+            give_back(connection.memory, buffer)
+        if connection.buffer is not None:
+            settle(connection, connection.buffer)
+    return 0
+
+
+cdef int deliver_frames(Connection connection) except -1:
+    cdef:
+        ThreadMemory memory = connection.memory
+        WSListener listener = connection.listener
+        WSTransport transport = connection.transport
+        WSFrame frame = memory.frame
+        Status status
+        # One look-up for a burst. A listener of a Cython class without a Python subclass is called through its vtable.
+        object callback = None if is_compiled(listener) else (<object>listener).on_ws_frame
+    memory.frame = None
+    if frame is None:
+        frame = WSFrame.__new__(WSFrame)
+    try:
+        while connection.state == STATE_OPEN and not connection.close_received:
+            status = reader_next(&connection.reader)
+            if status != STATUS_FRAME:
+                if status != STATUS_NEED_MORE:
+                    protocol_error(connection, status)
+                break
+            fill_frame(frame, &connection.reader, connection.buffer)
+            if connection.debug:
+                connection.options.logger.log(PICOWS_DEBUG_LL, "received %s", str(frame))
+            # The connection itself looks at control frames, and at all frames while a ping waits for its reply.
+            if not (frame.msg_type & 8 or connection.awaits_pong) or is_for_listener(connection, frame):
+                if callback is None:
+                    listener.on_ws_frame(transport, frame)
+                else:
+                    callback(transport, frame)
+            if not PICOWS_EXACT_REFCOUNTS or Py_REFCNT(frame) > 1:
+                # Somebody may have kept it: it says so when it is used, and the next one is a new object.
+                empty_frame(frame)
+                frame = WSFrame.__new__(WSFrame)
+    finally:
+        empty_frame(frame)
+        if Py_REFCNT(frame) == 1 and memory.frame is None:
+            memory.frame = frame
+    return 0
+
+
+cdef inline bint is_compiled(WSListener listener) noexcept:
+    cdef PyTypeObject* listener_type = Py_TYPE(listener)
+    return listener_type.tp_dictoffset == 0 and not listener_type.tp_flags & Py_TPFLAGS_HEAPTYPE
+
+
+cdef int settle(Connection connection, ReadBuffer buffer) except -1:
+    """After a burst: keep the bytes of an incomplete frame, return the block they came in."""
+    cdef:
+        Reader* reader = &connection.reader
+        size_t unread = reader_unread(reader)
+        size_t needed
+        ReadBuffer own
+    if unread == 0 or connection.state != STATE_OPEN:
+        reader.data = NULL
+        reader.capacity = reader.start = reader.end = 0
+        connection.buffer = None
+        give_back(connection.memory, buffer)
+        return 0
+    needed = reader_needed(reader)
+    if not buffer.is_shared and reader.start == 0 and needed <= reader.capacity and reader.end < reader.capacity:
+        return 0    # a large frame on its way to its own place
+    # A large frame is read straight to a block of its size. A small one, or one whose size is not known yet, waits in a
+    # block of what there is and goes to the front of the shared block with the next read: one more small copy, but the
+    # read is a whole burst again.
+    own = ReadBuffer(<Py_ssize_t>(needed if needed > <size_t>connection.options.small_frame_limit else unread))
+    reader_attach(reader, own.data, own.capacity)
+    connection.buffer = own
+    give_back(connection.memory, buffer)
+    return 0
+
+
+cdef int is_for_listener(Connection connection, WSFrame frame) except -1:
+    """What the connection itself does with a frame; whether the listener sees it then."""
+    if connection.awaits_pong and connection.listener.is_user_specific_pong(frame):
+        pong_received(connection)
+        return False
+    if frame.msg_type == WSMsgType.PING:
+        if connection.options.enable_auto_pong:
+            send_frame(connection, WSMsgType.PONG, <const uint8_t*>frame.payload_ptr, frame.payload_size,
+                       True, False, False, False)
+    elif frame.msg_type == WSMsgType.CLOSE:
+        note_received_close(connection, frame)
+    return True
+
+
+cdef int note_received_close(Connection connection, WSFrame frame) except -1:
+    cdef WSTransport transport = connection.transport
+    connection.close_received = True
+    sent = transport.close_handshake.sent if transport.close_handshake is not None else None
+    transport.close_handshake = WSCloseHandshake(
+        sent, WSCloseInfo(close_codes.get(frame.get_close_code(), frame.get_close_code()), frame.get_close_reason()), sent is None)
+    return 0
+
+
+cdef inline void cancel_timer(Connection connection):
+    if connection.timer is not None:
+        connection.timer.cancel()
+        connection.timer = None
+
+
+cdef void set_exception(object waiter, object error):
+    if not waiter.done():
+        waiter.set_exception(error)
+        # Whoever gave up waiting is not told by the garbage collector.
+        waiter.exception()
+
+
+cdef object failed_factory_result():
+    return WSUpgradeResponseWithListener(
+        WSUpgradeResponse.create_error_response(500, b"Internal Server Error"), None)
+
+
+cdef bint overrides_pause_writing(WSListener listener):
+    return type(listener).pause_writing is not (<object>WSListener).pause_writing

@@ -1,0 +1,403 @@
+# WSTransport: what a user sends through, and the way of a frame to the socket.
+
+class WSCloseInfo(NamedTuple):
+    """What a CLOSE frame said (RFC 6455 5.5.1).
+
+    :param code: the close code, `WSCloseCode.NO_INFO` when there was none; a plain `int` when it has no name
+    :param reason: the reason, None when there was none
+    """
+    code: Union[WSCloseCode, int]
+    reason: Optional[str]
+
+
+class WSCloseHandshake(NamedTuple):
+    """How far the closing handshake of a connection has come (RFC 6455 7.1).
+
+    :param sent: what our CLOSE frame said, None while none was sent
+    :param recv: what the peer's CLOSE frame said, None while none was received
+    :param recv_then_sent: whether the peer began
+    """
+    sent: Optional[WSCloseInfo]
+    recv: Optional[WSCloseInfo]
+    recv_then_sent: bool
+
+
+cdef class WSTransport:
+    """One connection: sends frames and ends the connection.
+
+    Made by `ws_connect` and by the server; belongs to the thread of its event loop, and every method called from
+    another thread raises `RuntimeError`. Sending never blocks and never waits: what the kernel does not take at once
+    is queued, see `WSListener.pause_writing`.
+
+    After :meth:`send_close`, after :meth:`disconnect` and after the end of the connection every send does nothing.
+    """
+
+    def __init__(self):
+        raise TypeError("a WSTransport is made by ws_connect and ws_create_server only")
+
+    cpdef send(self, WSMsgType msg_type, message, bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False):
+        """Send one frame (RFC 6455 5.2).
+
+        :param msg_type: CONTINUATION, TEXT, BINARY, PING or PONG; a CLOSE is sent by :meth:`send_close`
+        :param message: the payload: a `str` is sent as UTF-8, None is empty, else any C-contiguous buffer (bytes,
+            bytearray, memoryview, a `WSFrame`, ...). It is sent or copied before the call returns.
+        :param fin: whether this is the last frame of its message
+        :param rsv1: the first reserved bit, for an extension; likewise `rsv2` and `rsv3`
+        :raises TypeError: for a message of another type
+        :raises ValueError: for CLOSE, for a reserved type, for a control frame over 125 bytes or with ``fin=False``
+        """
+        cdef Connection connection = checked_connection(self, "send")
+        check_data_or_ping(msg_type)
+        send_message(connection, msg_type, message, fin, rsv1, rsv2, rsv3)
+
+    cpdef send_reuse_external_bytearray(self, WSMsgType msg_type, bytearray buffer, Py_ssize_t msg_offset,
+                                        bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False):
+        """Send the end of a bytearray as one frame, without a copy: the header is built inside of it.
+
+        The up to 14 bytes in front of the message are overwritten; on the client side the message is masked in place.
+
+        :param msg_type: as for :meth:`send`
+        :param buffer: holds at least 14 free bytes, then the message to its end
+        :param msg_offset: where the message begins, in bytes, 14 or more
+        :raises ValueError: when `buffer` is None or `msg_offset` is below 14 or past the end
+        """
+        cdef Connection connection = checked_connection(self, "send_reuse_external_bytearray")
+        check_data_or_ping(msg_type)
+        if buffer is None:
+            raise ValueError("buffer is None, expected a bytearray")
+        cdef Py_ssize_t size = PyByteArray_GET_SIZE(buffer)
+        if msg_offset < MAX_HEADER_SIZE or msg_offset > size:
+            raise ValueError(
+                f"msg_offset is {msg_offset}, expected {MAX_HEADER_SIZE} (room for the header) to {size} (the size of buffer)")
+        send_in_place(connection, msg_type, <uint8_t*>PyByteArray_AS_STRING(buffer) + msg_offset, size - msg_offset,
+                      fin, rsv1, rsv2, rsv3)
+
+    cdef int send_reuse_external_buffer(self, WSMsgType msg_type, char* msg_ptr, Py_ssize_t msg_size, bint fin=True,
+                                        bint rsv1=False, bint rsv2=False, bint rsv3=False) except -1:
+        cdef Connection connection = checked_connection(self, "send_reuse_external_buffer")
+        check_data_or_ping(msg_type)
+        if msg_size < 0 or msg_ptr == NULL:
+            raise ValueError(f"msg_ptr and msg_size have to name a message of 0 or more bytes, msg_size is {msg_size}")
+        send_in_place(connection, msg_type, <uint8_t*>msg_ptr, msg_size, fin, rsv1, rsv2, rsv3)
+        return 0
+
+    cpdef send_ping(self, message=None):
+        """Send a PING frame (RFC 6455 5.5.2).
+
+        :param message: up to 125 bytes, as for :meth:`send`
+        :raises ValueError: when it is longer; nothing is sent
+        """
+        send_message(checked_connection(self, "send_ping"), WSMsgType.PING, message, True, False, False, False)
+
+    cpdef send_pong(self, message=None):
+        """Send a PONG frame (RFC 6455 5.5.3).
+
+        :param message: up to 125 bytes, as for :meth:`send`
+        :raises ValueError: when it is longer; nothing is sent
+        """
+        send_message(checked_connection(self, "send_pong"), WSMsgType.PONG, message, True, False, False, False)
+
+    cpdef send_close(self, WSCloseCode close_code=WSCloseCode.NO_INFO, close_message=None):
+        """Send a CLOSE frame (RFC 6455 5.5.1). The first one counts; every send after it does nothing.
+
+        :param close_code: `WSCloseCode.NO_INFO` for a CLOSE without a code; 3000 to 4999 are free for applications
+        :param close_message: a reason of up to 123 bytes of UTF-8, as `str` or bytes
+        :raises ValueError: when the code may not travel (RFC 6455 7.4), the reason is too long, not UTF-8, or given
+            without a code; nothing is sent
+        """
+        cdef Connection connection = checked_connection(self, "send_close")
+        reason = close_reason_bytes(close_code, close_message)
+        send_close_frame(connection, close_code, reason)
+
+    cpdef disconnect(self, bint graceful=True):
+        """End the connection. Does nothing when it is ending already, but an abort still cuts a graceful end short.
+
+        :param graceful: whether what was sent before still goes out, to a peer that still sends to us as well: our side
+            is closed for writing, and what arrives is dropped until the peer closes too, within a bounded time. False
+            closes the socket at once and drops what was queued.
+        """
+        cdef Connection connection = checked_connection(self, "disconnect")
+        disconnect(connection, graceful)
+
+    cpdef notify_user_specific_pong_received(self):
+        """Tell that a reply to the last ping has come, when only :meth:`WSListener.on_ws_frame` can know it."""
+        pong_received(checked_connection(self, "notify_user_specific_pong_received"))
+
+    async def wait_disconnected(self):
+        """Wait until the connection has ended and :meth:`WSListener.on_ws_disconnected` has run.
+
+        Cancelling it does not disturb the connection.
+
+        :raises Exception: on the client side, the first exception of a callback, or the `WSProtocolError` that made us
+            disconnect; never for what the peer chose to do
+        """
+        cdef Connection connection = checked_connection(self, "wait_disconnected")
+        if connection.state != STATE_CLOSED:
+            waiter = connection.loop.create_future()
+            if connection.disconnect_waiters is None:
+                connection.disconnect_waiters = []
+            connection.disconnect_waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                if connection.disconnect_waiters is not None:
+                    connection.disconnect_waiters.remove(waiter)
+        if connection.error is not None:
+            raise connection.error
+
+    async def measure_roundtrip_time(self, int rounds):
+        """Send pings one after another and measure how long each reply takes.
+
+        Waits for an auto ping that is under way, and holds auto ping back meanwhile.
+
+        :param rounds: how many pings, 1 or more
+        :returns: a list of `rounds` times in seconds
+        :raises ConnectionResetError: when the connection ends meanwhile
+        :raises ValueError: when `rounds` is below 1
+        """
+        cdef Connection connection = checked_connection(self, "measure_roundtrip_time")
+        if rounds < 1:
+            raise ValueError(f"rounds is {rounds}, expected 1 or more")
+        return await connection._measure_roundtrip_time(rounds)
+
+
+cdef inline Connection checked_connection(WSTransport transport, str method):
+    if transport._connection is None:
+        raise RuntimeError(f"WSTransport.{method} was called on a transport without a connection")
+    cdef Connection connection = <Connection>transport._connection
+    if PyThread_get_thread_ident() != connection.thread_id:
+        raise RuntimeError(
+            f"WSTransport.{method} was called from thread {PyThread_get_thread_ident()}, "
+            f"but the connection belongs to thread {connection.thread_id}")
+    return connection
+
+
+cdef inline int check_data_or_ping(WSMsgType msg_type) except -1:
+    # CONTINUATION, TEXT, BINARY, PING, PONG
+    if <unsigned int>msg_type > 15 or not (1 << <unsigned int>msg_type) & 0b0000011000000111:
+        if msg_type == WSMsgType.CLOSE:
+            raise ValueError("msg_type is CLOSE, which is sent by send_close")
+        raise ValueError(f"msg_type is {<int>msg_type}, expected one of WSMsgType")
+    return 0
+
+
+cdef inline bint can_send(Connection connection) noexcept:
+    return connection.state == STATE_OPEN and not connection.transport.is_close_frame_sent
+
+
+cdef int send_message(Connection connection, WSMsgType msg_type, object message, bint fin, bint rsv1, bint rsv2,
+                      bint rsv3) except -1:
+    cdef:
+        Py_buffer view
+        Py_ssize_t size = 0
+    if not can_send(connection):
+        return 0
+    if PyBytes_CheckExact(message):
+        return send_frame(connection, msg_type, <const uint8_t*>PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message),
+                          fin, rsv1, rsv2, rsv3)
+    if message is None:
+        return send_frame(connection, msg_type, NULL, 0, fin, rsv1, rsv2, rsv3)
+    if isinstance(message, str):
+        data = PyUnicode_AsUTF8AndSize(message, &size)
+        return send_frame(connection, msg_type, <const uint8_t*>data, size, fin, rsv1, rsv2, rsv3)
+    try:
+        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+    except BufferError as error:
+        raise TypeError(f"message is not a C-contiguous buffer: {error}") from None
+    except TypeError:
+        raise TypeError(
+            f"message is of type {type(message).__name__}, expected str, None or a C-contiguous buffer") from None
+    try:
+        return send_frame(connection, msg_type, <const uint8_t*>view.buf, view.len, fin, rsv1, rsv2, rsv3)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef inline int check_control(WSMsgType msg_type, Py_ssize_t size, bint fin) except -1:
+    if msg_type & 8:
+        if size > MAX_CONTROL_PAYLOAD:
+            raise ValueError(
+                f"the message of a control frame has {size} bytes, expected {MAX_CONTROL_PAYLOAD} at most (RFC 6455 5.5)")
+        if not fin:
+            raise ValueError("fin is False, but a control frame may not be fragmented (RFC 6455 5.5)")
+    return 0
+
+
+cdef int send_frame(Connection connection, WSMsgType msg_type, const uint8_t* payload, Py_ssize_t size, bint fin,
+                    bint rsv1, bint rsv2, bint rsv3) except -1:
+    """Build one frame and write it; `payload` is read before this returns."""
+    cdef:
+        ThreadMemory memory = connection.memory
+        bint masked = connection.is_client
+        uint32_t key = next_mask(memory) if masked else 0
+        uint8_t[MAX_HEADER_SIZE] header
+        size_t head
+        Py_ssize_t done, chunk, sent
+        bytes frame
+    check_control(msg_type, size, fin)
+    if connection.debug:
+        log_sent_frame(connection, msg_type, size, fin)
+    if not goes_direct(connection):
+        # The transport may keep what it is given: it gets bytes of its own, built in one pass.
+        frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header_size(size, masked) + size)
+        build_frame(<uint8_t*>PyBytes_AS_STRING(frame), msg_type, payload, size, fin, rsv1, rsv2, rsv3, masked, key)
+        return write_to_transport(connection, frame)
+    if size <= SCRATCH_SIZE and (masked or size <= COPY_LIMIT):
+        head = build_frame(memory.scratch, msg_type, payload, size, fin, rsv1, rsv2, rsv3, masked, key)
+        return write_bytes(connection, memory.scratch, <Py_ssize_t>head + size)
+    head = write_header(header, msg_type, fin, rsv1, rsv2, rsv3, size, masked, key)
+    if not masked:
+        # Large and unmasked: the kernel takes header and payload from where they lie.
+        sent = ws_send2(connection.fd, header, head, payload, size)
+        if sent < <Py_ssize_t>head + size:
+            return queue_rest(connection, header, head, payload, size, sent, 0, 0)
+        return 0
+    # Large and masked: chunk by chunk, so that the masked bytes are still in the cache when the kernel copies them.
+    memcpy(memory.scratch, header, head)
+    done = 0
+    while True:
+        chunk = min(size - done, <Py_ssize_t>SCRATCH_SIZE)
+        mask_copy(memory.scratch + head, payload + done, chunk, key)
+        sent = ws_send(connection.fd, memory.scratch, head + chunk)
+        done += chunk
+        if sent < <Py_ssize_t>head + chunk or done == size:
+            break
+        head = 0
+    if sent < <Py_ssize_t>head + chunk:
+        return queue_rest(connection, memory.scratch, head + chunk, payload + done, size - done, sent, masked, key)
+    return 0
+
+
+cdef inline size_t build_frame(uint8_t* out, WSMsgType msg_type, const uint8_t* payload, Py_ssize_t size, bint fin,
+                               bint rsv1, bint rsv2, bint rsv3, bint masked, uint32_t key) noexcept:
+    """Write header and payload; returns the size of the header."""
+    cdef size_t head = write_header(out, msg_type, fin, rsv1, rsv2, rsv3, size, masked, key)
+    if masked:
+        mask_copy(out + head, payload, size, key)
+    elif size:
+        memcpy(out + head, payload, size)
+    return head
+
+
+cdef int send_in_place(Connection connection, WSMsgType msg_type, uint8_t* payload, Py_ssize_t size, bint fin,
+                       bint rsv1, bint rsv2, bint rsv3) except -1:
+    """Send a payload that has 14 free bytes in front of it and may be masked where it lies."""
+    cdef:
+        bint masked = connection.is_client
+        uint32_t key
+        size_t head
+    if not can_send(connection):
+        return 0
+    check_control(msg_type, size, fin)
+    key = next_mask(connection.memory) if masked else 0
+    if connection.debug:
+        log_sent_frame(connection, msg_type, size, fin)
+    head = header_size(size, masked)
+    write_header(payload - head, msg_type, fin, rsv1, rsv2, rsv3, size, masked, key)
+    if masked:
+        mask_copy(payload, payload, size, key)
+    return write_bytes(connection, payload - head, <Py_ssize_t>head + size)
+
+
+cdef int log_sent_frame(Connection connection, WSMsgType msg_type, Py_ssize_t size, bint fin) except -1:
+    connection.options.logger.log(
+        PICOWS_DEBUG_LL, "sent %s, fin=%s, payload_sz=%d", msg_types[msg_type].name, bool(fin), size)
+    return 0
+
+
+cdef inline bint goes_direct(Connection connection) except -1:
+    """Whether the socket itself may be written to: it is plain, and the transport has nothing queued before us."""
+    if not connection.direct:
+        return False
+    if connection.transport_queued:
+        # Asked for only until the queue has run empty: it is a Python call.
+        if connection.transport.underlying_transport.get_write_buffer_size() > 0:
+            return False
+        connection.transport_queued = False
+    return True
+
+
+cdef int write_bytes(Connection connection, const uint8_t* data, Py_ssize_t size) except -1:
+    """Write `data` behind all that was written before; it is sent or copied when this returns."""
+    cdef Py_ssize_t sent = 0
+    if goes_direct(connection):
+        sent = ws_send(connection.fd, data, size)
+        if sent == size:
+            return 0
+    return write_to_transport(connection, PyBytes_FromStringAndSize(<const char*>data + sent, size - sent))
+
+
+cdef int write_head(Connection connection, bytes head) except -1:
+    """Write one half of the opening handshake."""
+    return write_bytes(connection, <const uint8_t*>PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head))
+
+
+cdef int queue_rest(Connection connection, const uint8_t* first, Py_ssize_t first_size, const uint8_t* second,
+                    Py_ssize_t second_size, Py_ssize_t sent, bint masked, uint32_t key) except -1:
+    """Hand the transport what the kernel did not take of two parts; of the second one it took nothing while `masked`."""
+    cdef:
+        bytes rest = PyBytes_FromStringAndSize(NULL, first_size + second_size - sent)
+        uint8_t* out = <uint8_t*>PyBytes_AS_STRING(rest)
+    if sent < first_size:
+        memcpy(out, first + sent, first_size - sent)
+        out += first_size - sent
+        sent = first_size
+    sent -= first_size
+    if masked:
+        # SCRATCH_SIZE is a multiple of 4: each chunk begins with the first byte of the key.
+        mask_copy(out, second, second_size, key)
+    else:
+        memcpy(out, second + sent, second_size - sent)
+    return write_to_transport(connection, rest)
+
+
+cdef inline int write_to_transport(Connection connection, bytes data) except -1:
+    connection.transport_queued = True
+    connection.transport.underlying_transport.write(data)
+    return 0
+
+
+cdef bytes close_reason_bytes(int code, object message):
+    """The reason of a CLOSE frame to be sent, checked together with its code."""
+    cdef bytes reason
+    if message is None:
+        reason = b""
+    elif isinstance(message, str):
+        reason = (<str>message).encode()
+    else:
+        try:
+            reason = bytes(memoryview(message))
+        except TypeError:
+            raise TypeError(
+                f"close_message is of type {type(message).__name__}, expected str, None or a buffer") from None
+        try:
+            reason.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"close_message is not UTF-8 (RFC 6455 5.5.1): {error}") from None
+    if code == WSCloseCode.NO_INFO:
+        if reason:
+            raise ValueError("close_message was given without a close_code: NO_INFO sends an empty CLOSE")
+    elif code < 0 or not close_code_may_travel(code):
+        raise ValueError(
+            f"close_code is {code}, which may not travel: expected 1000 to 1003, 1007 to 1014 or 3000 to 4999 (RFC 6455 7.4)")
+    if len(reason) > MAX_CONTROL_PAYLOAD - 2:
+        raise ValueError(
+            f"close_message has {len(reason)} bytes, expected {MAX_CONTROL_PAYLOAD - 2} at most (RFC 6455 5.5)")
+    return reason
+
+
+cdef int send_close_frame(Connection connection, int code, bytes reason) except -1:
+    cdef:
+        uint8_t[MAX_CONTROL_PAYLOAD] payload
+        size_t size = 0
+        WSTransport transport = connection.transport
+    if not can_send(connection):
+        return 0
+    if code != WSCloseCode.NO_INFO:
+        size = write_close_payload(payload, code, <const uint8_t*>PyBytes_AS_STRING(reason), PyBytes_GET_SIZE(reason))
+    send_frame(connection, WSMsgType.CLOSE, payload, size, True, False, False, False)
+    transport.is_close_frame_sent = True
+    sent = WSCloseInfo(close_codes.get(code, code), reason.decode() if reason else None)
+    received = transport.close_handshake.recv if transport.close_handshake is not None else None
+    transport.close_handshake = WSCloseHandshake(sent, received, received is not None)
+    return 0

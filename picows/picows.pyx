@@ -1,0 +1,84 @@
+"""The asyncio-aware half of the package: frames of a connection in and out, on top of the sans-I/O codec."""
+
+import asyncio
+import logging
+import os
+import threading
+from typing import NamedTuple, Optional, Union
+
+cimport cython
+from cpython.buffer cimport (
+    PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from cpython.time cimport monotonic
+from libc.string cimport memcpy
+
+from picows._codec cimport (
+    ERR_FRAME_TOO_BIG, MAX_CONTROL_PAYLOAD, MAX_HEADER_SIZE, Reader, STATUS_FRAME, STATUS_NEED_MORE, Status,
+    close_code_may_travel, header_size, mask_copy, parse_close_payload, reader_attach, reader_commit, reader_init,
+    reader_needed, reader_next, reader_space, reader_unread, status_close_code, status_sentence, write_close_payload,
+    write_header,
+)
+
+from .errors import WSError, WSHandshakeError, WSInvalidMessageError, WSProtocolError
+from .upgrade import RequestReader, ResponseReader, WSUpgradeResponse, WSUpgradeResponseWithListener, answer
+
+cdef extern from "_native/sockets.h" nogil:
+    bint ws_direct_io_supported()
+    Py_ssize_t ws_send(int fd, const void* data, size_t size)
+    Py_ssize_t ws_send2(int fd, const void* head, size_t head_size, const void* body, size_t body_size)
+    Py_ssize_t ws_unsent(int fd)
+    void ws_tune_tcp(int fd)
+    void ws_shutdown_write(int fd)
+
+cdef extern from "_native/threads.h" nogil:
+    void ws_atomic_add(long* counter, long amount)
+    long ws_atomic_load(long* counter)
+    void ws_watch_forks()
+    unsigned int ws_fork_count()
+
+cdef extern from "Python.h":
+    """
+    #ifdef Py_GIL_DISABLED
+    #define PICOWS_EXACT_REFCOUNTS 0
+    #else
+    #define PICOWS_EXACT_REFCOUNTS 1
+    #endif
+    """
+    const bint PICOWS_EXACT_REFCOUNTS
+    Py_ssize_t Py_REFCNT(object)
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    ctypedef struct PyTypeObject:
+        void* tp_dict
+        Py_ssize_t tp_dictoffset
+        unsigned long tp_flags
+    const unsigned long Py_TPFLAGS_HEAPTYPE
+    PyTypeObject* Py_TYPE(object)
+    void PyType_Modified(PyTypeObject*)
+    ctypedef object (*getter)(object, void*)
+    ctypedef int (*setter)(object, object, void*) except -1
+    ctypedef struct PyGetSetDef:
+        const char* name
+        getter get
+        setter set
+        const char* doc
+        void* closure
+    object PyDescr_NewGetSet(PyTypeObject*, PyGetSetDef*)
+
+PICOWS_DEBUG_LL = 9
+cdef int DEBUG_LEVEL = 9
+
+include "_buffers.pxi"
+include "_frame.pxi"
+include "_listener.pxi"
+include "_transport.pxi"
+include "_protocol.pxi"
+include "_closing.pxi"
+include "_keepalive.pxi"
