@@ -1,0 +1,92 @@
+# Each target sets up what it needs and does nothing twice. PYTHON chooses the interpreter; every version has its own
+# environment (.venv-3.12) and its own build products, so several may be used in turn:
+#     make test PYTHON=python3.13t
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+FUZZ_SECONDS ?= 30
+
+version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2] + getattr(sys, "abiflags", ""))')
+ifeq ($(version),)
+$(error $(PYTHON) does not run; name another interpreter, for example: make test PYTHON=python3.12)
+endif
+
+venv := $(CURDIR)/.venv-$(version)
+python := $(venv)/bin/python
+sanitized := build/sanitize-$(version)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types docs sanitize fuzz clean build venv
+
+help:
+	@echo 'make demo      build, then time an echo server and client over TCP and TLS'
+	@echo 'make test      build, then run the tests; PYTEST_ARGS="-k ping" chooses some'
+	@echo 'make lint      style of the Python, Cython and C sources'
+	@echo 'make types     the annotations, and the stubs against the built modules'
+	@echo 'make docs      the documentation, into docs/_build/html'
+	@echo 'make sanitize  the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer'
+	@echo 'make fuzz      random bytes for the codec and the upgrade, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
+	@echo 'make clean     remove all that the other targets made'
+	@echo 'PYTHON=$(PYTHON) chooses the interpreter.'
+
+demo: build
+	@$(python) -m examples.demo
+
+test: build
+	$(python) -m pytest $(PYTEST_ARGS)
+
+build: venv
+	@PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
+
+lint: venv
+	$(python) -m ruff check .
+	$(python) -m cython_lint picows examples tests
+	for header in picows/_native/*.h; do \
+	    $${CC:-cc} -x c -std=c11 -fsyntax-only -Wall -Wextra -Wconversion -Werror -Wno-unused-function $$header || exit 1; done
+
+types: build
+	$(python) -m mypy
+	$(python) -m pytest tests/typing
+
+docs: build
+	@$(call install,docs/requirements.txt)
+	$(python) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo 'The documentation is in docs/_build/html/index.html'
+
+# Built from a copy, so that the modules in place stay what they are. The interpreter itself is not instrumented, so the
+# sanitizers' runtime has to be loaded before it; its own allocations at exit are no leaks of ours, hence no leak check;
+# and its small-object allocator would hide overruns from the sanitizer, hence malloc.
+sanitize: venv
+	@mkdir -p $(sanitized) && rm -rf $(addprefix $(sanitized)/,picows tests examples)
+	@cp -R setup.py pyproject.toml README.rst LICENSE picows tests examples $(sanitized)/
+	@rm -f $(sanitized)/picows/*.so $(sanitized)/examples/*.so
+	cd $(sanitized) && CC=gcc PICOWS_SANITIZE=1 $(python) setup.py -q build_ext --inplace
+	cd $(sanitized) && \
+	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	    PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	    $(python) -m pytest tests/codec tests/upgrade tests/connection -k 'not uvloop' $(PYTEST_ARGS)
+
+fuzz: build
+	PYTHONPATH=. $(python) fuzz/fuzz_codec.py --seconds $(FUZZ_SECONDS)
+	PYTHONPATH=. $(python) fuzz/fuzz_upgrade.py --seconds $(FUZZ_SECONDS)
+
+clean:
+	rm -rf build dist *.egg-info .venv-* .pytest_cache .hypothesis .mypy_cache .ruff_cache docs/_build
+	rm -f picows/*.so examples/*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A copy of the file that was installed from lies in the environment. Contents are compared, not time stamps.
+install = cmp -s $1 $(venv)/$(subst /,-,$1) || { \
+    echo 'Installing $1 into $(notdir $(venv))'; \
+    $(python) -m pip install -q --disable-pip-version-check -r $1 && cp $1 $(venv)/$(subst /,-,$1); }
+
+venv:
+	@test -x $(python) -a -x $(venv)/bin/pip || $(PYTHON) -m venv --clear $(venv) || { rm -rf $(venv); \
+	    echo '$(PYTHON) cannot create a virtual environment.'; \
+	    echo 'On Debian and Ubuntu its venv module is a package of its own, python3-venv.'; \
+	    echo 'Or name another interpreter, for example: make test PYTHON=python3.12'; exit 1; } >&2
+	@$(python) -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || { \
+	    echo '$(PYTHON) has no Python.h, which compiling needs. On Debian and Ubuntu it is the package python3-dev.'; \
+	    exit 1; } >&2
+	@command -v $${CC:-cc} >/dev/null || { echo 'No C compiler: install gcc or clang, or name one by CC.' >&2; exit 1; }
+	@$(call install,requirements-test.txt)
