@@ -1,0 +1,846 @@
+"""The HTTP upgrade of both sides: bytes in, an object or an error out; an object in, bytes out.
+
+Nothing here does I/O or knows asyncio. llhttp (through `httptools`) reads the messages; what the
+rules of RFC 9112 and RFC 6455 section 4 demand beyond its grammar is checked here.
+
+Header values are UTF-8 in both directions. Bytes that are not UTF-8 become
+surrogate escapes (PEP 383), so whatever was received can be sent on unchanged.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, NoReturn, Union, cast
+
+from httptools import (
+    HttpParserError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+    HttpResponseParser,
+)
+from multidict import CIMultiDict, istr
+
+from .errors import (
+    WSInvalidHeaderError,
+    WSInvalidMessageError,
+    WSInvalidStatusError,
+    WSInvalidUpgradeError,
+)
+from .url import WSParsedURL
+
+__all__ = [
+    "MAX_BODY_SIZE",
+    "MAX_HEADERS",
+    "MAX_HEAD_SIZE",
+    "MAX_TARGET_SIZE",
+    "RequestReader",
+    "ResponseReader",
+    "WSUpgradeRequest",
+    "WSUpgradeResponse",
+    "WSUpgradeResponseWithListener",
+    "answer",
+    "create_request",
+]
+
+MAX_HEAD_SIZE = 16384  # bytes of start line and headers, the empty line behind them included
+MAX_HEADERS = 128
+MAX_TARGET_SIZE = 8000  # bytes; RFC 9112 section 3 wants this many supported at least
+MAX_BODY_SIZE = 65536  # bytes kept of the body of a response that is no upgrade
+
+ExtraHeaders = Union[Mapping[str, str], Iterable[tuple[str, str]], None]
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+_HTTP_1_1 = b"HTTP/1.1"
+_END_OF_HEAD = b"\r\n\r\n"
+_TEXT = "text/plain; charset=utf-8"
+
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 section 5.6.2
+_METHOD = re.compile(_TOKEN.encode())
+_TARGET = re.compile(rb"(?:/|[A-Za-z][A-Za-z0-9+.-]*://)[!-\"$-~]*")  # origin or absolute form
+_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
+_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
+_STATUS_LINE = re.compile(rb"(HTTP/1\.[01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?\r\n")
+# The field lines of a head (RFC 9112 section 5). How lenient llhttp is depends on its version
+# and on how it was built; this does not.
+_FIELD_LINES = re.compile(rb"(?:" + _TOKEN.encode() + rb":[\t -~\x80-\xff]*\r\n)*")
+
+_NAME = re.compile(_TOKEN)
+_BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_BAD_IN_LOCATION = re.compile(r"[\x00-\x20\x7f]")
+
+# The names nearly every handshake carries exist once, not once per connection, and as `istr`
+# they enter a CIMultiDict without being lowered again.
+_NAMES = {
+    name.encode(): istr(name)
+    for name in (
+        "Accept-Encoding",
+        "Accept-Language",
+        "Authorization",
+        "Cache-Control",
+        "Connection",
+        "Content-Length",
+        "Content-Type",
+        "Cookie",
+        "Date",
+        "Host",
+        "Origin",
+        "Pragma",
+        "Sec-WebSocket-Accept",
+        "Sec-WebSocket-Extensions",
+        "Sec-WebSocket-Key",
+        "Sec-WebSocket-Protocol",
+        "Sec-WebSocket-Version",
+        "Server",
+        "Upgrade",
+        "User-Agent",
+    )
+}
+_ACCEPT = _NAMES[b"Sec-WebSocket-Accept"]
+_CONNECTION = _NAMES[b"Connection"]
+_CONTENT_LENGTH = _NAMES[b"Content-Length"]
+_CONTENT_TYPE = _NAMES[b"Content-Type"]
+_EXTENSIONS = _NAMES[b"Sec-WebSocket-Extensions"]
+_HOST_NAME = _NAMES[b"Host"]
+_KEY_NAME = _NAMES[b"Sec-WebSocket-Key"]
+_PROTOCOL = _NAMES[b"Sec-WebSocket-Protocol"]
+_UPGRADE = _NAMES[b"Upgrade"]
+_VERSION_NAME = _NAMES[b"Sec-WebSocket-Version"]
+_TRANSFER_ENCODING = istr("Transfer-Encoding")
+
+# What a client's extra headers may not set: the handshake is made of it, or it announces a body.
+_OWN_REQUEST_HEADERS = frozenset(
+    (
+        "connection",
+        "content-length",
+        "sec-websocket-accept",
+        "sec-websocket-key",
+        "sec-websocket-version",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+
+
+class WSUpgradeRequest:
+    """The HTTP request that asks for the upgrade to websocket.
+
+    :param method: always ``b"GET"`` in a websocket handshake
+    :param path: the request target, query included
+    :param version: ``b"HTTP/1.1"``
+    :param headers: names are case-insensitive, a name may occur more than once
+    """
+
+    __slots__ = ("headers", "method", "path", "version")
+
+    def __init__(
+        self,
+        method: bytes = b"GET",
+        path: bytes = b"/",
+        version: bytes = _HTTP_1_1,
+        headers: CIMultiDict[str] | None = None,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.version = version
+        self.headers: CIMultiDict[str] = CIMultiDict() if headers is None else headers
+
+    def to_bytes(self) -> bytes:
+        """The request as it is sent (RFC 9112 section 3).
+
+        Raises ValueError when a header could not be sent as it stands.
+        """
+        return b"%b %b %b\r\n%b" % (
+            self.method,
+            self.path,
+            self.version,
+            _field_lines(self.headers),
+        )
+
+    def __repr__(self) -> str:
+        return f"<WSUpgradeRequest {self.method!r} {self.path!r} {self.headers!r}>"
+
+
+class WSUpgradeResponse:
+    """The HTTP response to an upgrade request.
+
+    :param status: the status code
+    :param headers: names are case-insensitive, a name may occur more than once
+    :param body: the content, None when there is none
+    :param version: ``b"HTTP/1.1"``
+    """
+
+    __slots__ = ("body", "headers", "status", "version")
+
+    def __init__(
+        self,
+        status: HTTPStatus = HTTPStatus.OK,
+        headers: CIMultiDict[str] | None = None,
+        body: bytes | None = None,
+        version: bytes = _HTTP_1_1,
+    ) -> None:
+        self.version = version
+        self.status = status
+        self.headers: CIMultiDict[str] = CIMultiDict() if headers is None else headers
+        self.body = body
+
+    @staticmethod
+    def create_101_response(extra_headers: ExtraHeaders = None) -> WSUpgradeResponse:
+        """The response that accepts the upgrade; Sec-WebSocket-Accept is added when it is sent.
+
+        Raises ValueError for a header that is malformed, TypeError for one that is no str.
+        """
+        headers = _checked(extra_headers)
+        headers.popall(_UPGRADE, None)
+        headers.popall(_CONNECTION, None)
+        headers.add(_UPGRADE, "websocket")
+        headers.add(_CONNECTION, "Upgrade")
+        return WSUpgradeResponse(HTTPStatus.SWITCHING_PROTOCOLS, headers)
+
+    @staticmethod
+    def create_ok_response(
+        body: bytes | None = None, extra_headers: ExtraHeaders = None
+    ) -> WSUpgradeResponse:
+        """200 OK instead of an upgrade, as plain text unless `extra_headers` say otherwise.
+
+        Raises ValueError for a header that is malformed, TypeError for one that is no str and
+        for a body that is no bytes.
+        """
+        return _with_text(HTTPStatus.OK, body, extra_headers)
+
+    @staticmethod
+    def create_error_response(
+        status: int | HTTPStatus,
+        body: bytes | None = None,
+        extra_headers: ExtraHeaders = None,
+    ) -> WSUpgradeResponse:
+        """An error instead of an upgrade, as plain text unless `extra_headers` say otherwise.
+
+        Raises ValueError for a status below 400 and what `create_ok_response` raises.
+        """
+        status = HTTPStatus(status)
+        if status < 400:
+            raise ValueError(f"status of an error response must be 400 or more, not {status:d}")
+        return _with_text(status, body, extra_headers)
+
+    @staticmethod
+    def create_redirect_response(
+        status: int | HTTPStatus, location: str, extra_headers: ExtraHeaders = None
+    ) -> WSUpgradeResponse:
+        """Send the client to another URL.
+
+        Raises ValueError for a status that is no 3xx, for a location that is empty or holds
+        blanks or control characters, and what `create_101_response` raises.
+        """
+        status = HTTPStatus(status)
+        if not 300 <= status < 400:
+            raise ValueError(f"status of a redirect must be 3xx, not {status:d}")
+        if not isinstance(location, str):
+            raise TypeError(f"Location must be a str, not {type(location).__name__}")
+        if not location or _BAD_IN_LOCATION.search(location):
+            raise ValueError(f"Location must be a URL, its blanks percent-encoded: {location!r}")
+        headers = _checked(extra_headers)
+        headers.popall("Location", None)
+        headers.add("Location", _checked_value("Location", location))
+        return WSUpgradeResponse(status, headers)
+
+    def to_bytes(self) -> bytes:
+        """The response as it is sent (RFC 9112 section 4), Content-Length added where it belongs.
+
+        Raises ValueError when a header could not be sent as it stands.
+        """
+        headers = self.headers
+        body = self.body or b""
+        if _may_have_body(self.status) and _CONTENT_LENGTH not in headers:
+            headers = headers.copy()
+            headers.add(_CONTENT_LENGTH, str(len(body)))
+        status = HTTPStatus(self.status)
+        line = f"{status:d} {status.phrase}".encode()
+        return b"%b %b\r\n%b%b" % (self.version, line, _field_lines(headers), body)
+
+    def __repr__(self) -> str:
+        return f"<WSUpgradeResponse {self.status:d} {self.headers!r}>"
+
+
+class WSUpgradeResponseWithListener:
+    """What a server's listener factory returns to choose the response itself.
+
+    :param response: the response to send
+    :param listener: the listener of the connection, None when the response is no upgrade
+
+    Raises ValueError for a 101 response without a listener, and for an error response with one.
+    """
+
+    __slots__ = ("listener", "response")
+
+    def __init__(self, response: WSUpgradeResponse, listener: Any) -> None:
+        if not isinstance(response, WSUpgradeResponse):
+            raise TypeError(f"response must be a WSUpgradeResponse, not {response!r}")
+        if response.status == 101 and listener is None:
+            raise ValueError("a 101 Switching Protocols response needs a listener")
+        if response.status >= 400 and listener is not None:
+            raise ValueError(f"the listener must be None for the error {response.status:d}")
+        self.response = response
+        self.listener = listener
+
+
+class _Message:
+    """What llhttp reports of one message."""
+
+    __slots__ = ("body", "complete", "fields", "head_complete")
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.body = bytearray()
+        self.head_complete = False
+        self.complete = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.head_complete = True
+
+    def on_body(self, data: bytes) -> None:
+        self.body += data
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+    def headers(self) -> CIMultiDict[str]:
+        return CIMultiDict(
+            [
+                (
+                    _NAMES.get(name) or name.decode(),
+                    value.decode("utf-8", "surrogateescape").rstrip(" \t"),
+                )
+                for name, value in self.fields
+            ]
+        )
+
+
+class RequestReader:
+    """Read one upgrade request, on the server side (RFC 6455 section 4.2.1).
+
+    `request` is the request once it is complete; `accept` the value of Sec-WebSocket-Accept that
+    answers it, None when it is a plain GET that asks for no upgrade to websocket; `rest` the bytes
+    behind its head.
+    """
+
+    __slots__ = ("_line_read", "_message", "_parser", "_raw", "accept", "request", "rest")
+
+    request: WSUpgradeRequest
+
+    def __init__(self) -> None:
+        self.accept: str | None = None
+        self.rest = b""
+        self._raw = b""
+        self._line_read = False
+        self._message = _Message()
+        self._parser: HttpRequestParser | None = HttpRequestParser(self._message)
+
+    def feed(self, data: bytes) -> bool:
+        """Take received bytes; True once the head is complete.
+
+        Raises WSHandshakeError for a request that must be refused, as soon as the bytes show it;
+        `response` of the error is what to send before closing.
+        """
+        if self._parser is None:
+            self.rest += data
+            return True
+        known = len(self._raw)
+        received = self._raw + data
+        end = received.find(_END_OF_HEAD, max(0, known - 3), MAX_HEAD_SIZE) + 4
+        complete = end > 3
+        if not complete:
+            end = min(len(received), MAX_HEAD_SIZE)
+        raw = self._raw = received[:end]
+
+        if not self._line_read:
+            self._read_request_line(raw)
+            if not self._line_read:
+                if end == MAX_HEAD_SIZE:
+                    self._refuse_head(431, f"the request line is over {MAX_HEAD_SIZE} bytes")
+                return False
+            known = 0
+        try:
+            self._parser.feed_data(raw[known:] if known else raw)
+        except HttpParserUpgrade:
+            pass
+        except HttpParserError as exc:
+            self._refuse_head(400, str(exc))
+        if len(self._message.fields) > MAX_HEADERS:
+            self._refuse_head(431, f"more than {MAX_HEADERS} headers")
+        if not complete:
+            if end == MAX_HEAD_SIZE:
+                self._refuse_head(431, f"more than {MAX_HEAD_SIZE} bytes of headers")
+            return False
+
+        start = raw.index(b"\r\n", 2) + 2
+        if not self._message.head_complete or not _FIELD_LINES.fullmatch(raw, start, end - 2):
+            self._refuse_head(400, "a header line isn't 'name: value' ended by CR LF")
+        self.rest = received[end:]
+        target = raw[:start].split(b" ")[1]
+        self.request = WSUpgradeRequest(b"GET", target, _HTTP_1_1, self._message.headers())
+        self._check_headers()
+        self._raw = b""
+        self._parser = None
+        del self._message
+        return True
+
+    def _read_request_line(self, raw: bytes) -> None:
+        start = 2 if raw.startswith(b"\r\n") else 0  # RFC 9112 section 2.2
+        end = raw.find(b"\r\n", start)
+        complete = end >= 0
+        line = raw[start:end] if complete else raw[start:].removesuffix(b"\r")
+        method, *more = line.split(b" ", 2)
+        if not _METHOD.fullmatch(method) and (complete or more or method):
+            self._refuse_head(400, "the request line doesn't start with a method")
+        if more and method != b"GET":
+            self._refuse_head(405, f"method {method.decode()} instead of GET", {"Allow": "GET"})
+        if more and more[0]:
+            target = more[0]
+            if not _TARGET.fullmatch(target[:MAX_TARGET_SIZE]) and (complete or len(more) > 1):
+                self._refuse_head(400, "the request target is neither a path nor a URL")
+            if len(target) > MAX_TARGET_SIZE:
+                self._refuse_head(414, f"the request target is over {MAX_TARGET_SIZE} bytes")
+        if len(more) > 1 and more[1] != _HTTP_1_1 and _VERSION.fullmatch(more[1]):
+            self._refuse_head(505, f"{more[1].decode()} instead of HTTP/1.1")
+        if complete and (len(more) < 2 or more[1] != _HTTP_1_1):
+            self._refuse_head(400, "the request line isn't 'GET target HTTP/1.1'")
+        self._line_read = complete
+
+    def _check_headers(self) -> None:
+        headers = self.request.headers
+        hosts = headers.getall(_HOST_NAME, ())
+        if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
+            self._refuse_header("Host", "there must be exactly one Host, a name or an address")
+        if _TRANSFER_ENCODING in headers:
+            self._refuse_header("Transfer-Encoding", "an upgrade request has no body")
+        if _CONTENT_LENGTH in headers and headers.getall(_CONTENT_LENGTH) != ["0"]:
+            self._refuse_header("Content-Length", "an upgrade request has no body")
+
+        if "websocket" not in _tokens(headers, _UPGRADE):
+            return
+        if "upgrade" not in _tokens(headers, _CONNECTION):
+            self._refuse_header(
+                "Connection", "an upgrade needs the connection option 'Upgrade'", upgrade=True
+            )
+        versions = headers.getall(_VERSION_NAME, ())
+        if len(versions) != 1 or versions[0] != "13":
+            self._refuse_header(
+                "Sec-WebSocket-Version",
+                "the websocket version must be 13",
+                426 if len(versions) == 1 else 400,
+                {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"},
+            )
+        keys = headers.getall(_KEY_NAME, ())
+        if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
+            self._refuse_header(
+                "Sec-WebSocket-Key",
+                "there must be one Sec-WebSocket-Key, 16 bytes in base64",
+            )
+        self.accept = _accept_value(keys[0])
+
+    def _refuse_head(
+        self, status: int, reason: str, extra_headers: dict[str, str] | None = None
+    ) -> NoReturn:
+        raise WSInvalidMessageError(
+            f"cannot upgrade, {reason}: received {self._raw[:80]!r}",
+            self._raw,
+            None,
+            _refusal(status, reason, extra_headers),
+        )
+
+    def _refuse_header(
+        self,
+        name: str,
+        reason: str,
+        status: int = 400,
+        extra_headers: dict[str, str] | None = None,
+        upgrade: bool = False,
+    ) -> NoReturn:
+        values = self.request.headers.getall(name, ())
+        received = ", ".join(map(repr, values)) if values else "none"
+        raise (WSInvalidUpgradeError if upgrade else WSInvalidHeaderError)(
+            f"cannot upgrade, {reason}: received {received}",
+            name,
+            ", ".join(values) if values else None,
+            self._raw.removesuffix(_END_OF_HEAD),
+            self.rest,
+            _refusal(status, reason, extra_headers),
+        )
+
+
+def answer(reader: RequestReader, result: object) -> tuple[WSUpgradeResponse, object | None]:
+    """What to send for a request, and the listener of the connection.
+
+    :param reader: has read the request completely
+    :param result: what the user's listener factory returned: None (404), a
+        WSUpgradeResponseWithListener, or a listener
+
+    The response is a complete one of its own; the listener is None unless the response is a 101.
+    Raises ValueError for a response of the user's that cannot be sent.
+    """
+    listener: object | None
+    if result is None:
+        return _refusal(404, "404 Not Found"), None
+    if isinstance(result, WSUpgradeResponseWithListener):
+        response, listener = result.response, result.listener
+        if response.status != 101:
+            return _closing(response), None
+        headers = _checked(response.headers)
+    else:
+        headers, listener = None, result
+
+    if reader.accept is None:
+        return _refusal(
+            426,
+            "this is a websocket endpoint, the request asked for no upgrade",
+            {"Upgrade": "websocket"},
+        ), None
+    complete = CIMultiDict(
+        ((_UPGRADE, "websocket"), (_CONNECTION, "Upgrade"), (_ACCEPT, reader.accept))
+    )
+    if headers is not None:
+        for name in (_CONTENT_LENGTH, _TRANSFER_ENCODING):
+            if name in headers:
+                raise ValueError(f"a 101 response has no body, so no {name} (RFC 9110 section 8.6)")
+        for name in (_UPGRADE, _CONNECTION, _ACCEPT):
+            headers.popall(name, None)
+        complete.extend(headers)
+    return WSUpgradeResponse(HTTPStatus.SWITCHING_PROTOCOLS, complete), listener
+
+
+def create_request(url: WSParsedURL, extra_headers: ExtraHeaders = None) -> WSUpgradeRequest:
+    """The upgrade request for a URL, with a fresh random key (RFC 6455 section 4.1).
+
+    :param extra_headers: sent behind the headers of the handshake. A Host and an Authorization
+        replace what the URL says; Sec-WebSocket-Protocol and -Extensions are what is offered.
+
+    Raises ValueError for a header that is malformed or belongs to the handshake itself, TypeError
+    for one that is no str.
+    """
+    extra = _checked(extra_headers)
+    for name in extra:
+        if name.lower() in _OWN_REQUEST_HEADERS:
+            raise ValueError(f"extra_headers must not set {name}, it belongs to the handshake")
+    hosts = extra.popall(_HOST_NAME, None)
+    if hosts is not None and len(hosts) != 1:
+        raise ValueError(f"extra_headers must not set Host more than once: {hosts!r}")
+    headers: CIMultiDict[str] = CIMultiDict(
+        (
+            (_HOST_NAME, hosts[0] if hosts else _authority(url)),
+            (_UPGRADE, "websocket"),
+            (_CONNECTION, "Upgrade"),
+            (_VERSION_NAME, "13"),
+            (_KEY_NAME, _base64(os.urandom(16))),
+        )
+    )
+    headers.extend(extra)
+    if url.user_info and "Authorization" not in headers:
+        headers.add("Authorization", "Basic " + _base64(":".join(url.user_info).encode()))
+    return WSUpgradeRequest(b"GET", url.resource_name.encode(), _HTTP_1_1, headers)
+
+
+class ResponseReader:
+    """Read the response to an upgrade request, on the client side (RFC 6455 section 4.1).
+
+    `response` is the response once its head is complete, `rest` the bytes behind the head of
+    a 101. Interim responses (100, 103, ...) are skipped.
+
+    :param request: the request that was sent
+    """
+
+    __slots__ = ("_body", "_message", "_parser", "_raw", "_request", "_skipped", "response", "rest")
+
+    response: WSUpgradeResponse | None
+
+    def __init__(self, request: WSUpgradeRequest) -> None:
+        self.response = None
+        self.rest = b""
+        self._request = request
+        self._skipped = 0  # bytes of interim responses, they count as part of the head
+        self._body = b""  # as received
+        self._expect_head()
+
+    def _expect_head(self) -> None:
+        self._raw = b""
+        self._message = _Message()
+        self._parser: HttpResponseParser | None = HttpResponseParser(self._message)
+
+    def feed(self, data: bytes) -> bool:
+        """Take received bytes; True once a 101 that answers the request is complete.
+
+        Raises WSInvalidMessageError for what is no HTTP response, WSInvalidStatusError for
+        another status than 101 when the body is complete or over MAX_BODY_SIZE,
+        WSInvalidUpgradeError and WSInvalidHeaderError for a 101 that doesn't answer the request.
+        """
+        while self.response is None:
+            known = len(self._raw)
+            received = self._raw + data
+            limit = MAX_HEAD_SIZE - self._skipped
+            end = received.find(_END_OF_HEAD, max(0, known - 3), limit) + 4
+            complete = end > 3
+            if not complete:
+                end = min(len(received), limit)
+            self._raw = received[:end]
+            self._parse(self._raw[known:])
+            if len(self._message.fields) > MAX_HEADERS:
+                self._fail(f"more than {MAX_HEADERS} headers")
+            if not complete:
+                if end == limit:
+                    self._fail(f"more than {MAX_HEAD_SIZE} bytes of headers")
+                return False
+            data = received[end:]
+            self._read_head()
+        if self.response.status == 101:
+            if self._parser is None:
+                self.rest += data
+                return True
+            self._body = data
+            self._check_upgrade(self.response)
+            self.rest = data
+            self._body = b""
+            self._parser = None
+            return True
+        self._read_body(data)
+        return False
+
+    def feed_eof(self) -> NoReturn:
+        """The server closed the connection before the upgrade was complete.
+
+        Raises WSInvalidStatusError when there is a response of another status than 101,
+        WSInvalidMessageError when there is none.
+        """
+        if self.response is not None and self.response.status != 101:
+            self._fail_status()
+        self._fail("the connection was closed before the response was complete")
+
+    def _parse(self, data: bytes) -> None:
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            pass
+        except HttpParserError as exc:
+            # Behind the head of a 101 there is no HTTP any more, behind a complete response
+            # nothing that matters.
+            if not self._message.complete and not (
+                self._message.head_complete and self.response is None
+            ):
+                self._fail(str(exc))
+
+    def _read_head(self) -> None:
+        raw = self._raw
+        line = _STATUS_LINE.match(raw)
+        if not line:
+            self._fail("the status line isn't 'HTTP/1.1 status reason'")
+        if not self._message.head_complete or not _FIELD_LINES.fullmatch(
+            raw, line.end(), len(raw) - 2
+        ):
+            self._fail("a header line isn't 'name: value' ended by CR LF")
+        status = int(line[2])
+        if 100 <= status < 200 and status != 101:
+            self._skipped += len(raw)
+            self._expect_head()
+            return
+        reason = (line[3] or b"").decode("utf-8", "replace")
+        self.response = WSUpgradeResponse(
+            _status(status, reason), self._message.headers(), None, line[1]
+        )
+        if status == 101 and line[1] != _HTTP_1_1:
+            self._fail(f"{line[1].decode()} knows no upgrade")
+
+    def _read_body(self, data: bytes) -> None:
+        data = data[: MAX_BODY_SIZE - len(self._body)]
+        self._body += data
+        if not self._message.complete:
+            self._parse(data)
+        if self._message.complete or len(self._body) == MAX_BODY_SIZE:
+            self._fail_status()
+
+    def _check_upgrade(self, response: WSUpgradeResponse) -> None:
+        headers = response.headers
+        if headers.getall(_CONTENT_LENGTH, ["0"]) != ["0"]:
+            self._fail_header(_CONTENT_LENGTH, "a 101 response has no body")
+        if _TRANSFER_ENCODING in headers:
+            self._fail_header(_TRANSFER_ENCODING, "a 101 response has no body")
+        if set(_tokens(headers, _UPGRADE)) != {"websocket"}:
+            self._fail_header(_UPGRADE, "the upgrade must be to websocket", WSInvalidUpgradeError)
+        if "upgrade" not in _tokens(headers, _CONNECTION):
+            self._fail_header(
+                _CONNECTION, "the connection option must be Upgrade", WSInvalidUpgradeError
+            )
+        accept = _accept_value(self._request.headers[_KEY_NAME])
+        if headers.getall(_ACCEPT, ()) != [accept]:
+            self._fail_header(_ACCEPT, f"the answer to our key must be {accept!r}")
+        offered = self._request.headers
+        protocols = headers.getall(_PROTOCOL, ())
+        if protocols and (len(protocols) > 1 or protocols[0] not in _members(offered, _PROTOCOL)):
+            self._fail_header(_PROTOCOL, "the subprotocol must be one of those offered")
+        if not set(_extensions(headers)) <= set(_extensions(offered)):
+            self._fail_header(_EXTENSIONS, "an extension must be one of those offered")
+
+    def _fail(self, reason: str) -> NoReturn:
+        raise WSInvalidMessageError(
+            f"cannot upgrade, {reason}: received {self._raw[:80]!r}", *self._received()
+        )
+
+    def _fail_status(self) -> NoReturn:
+        assert self.response is not None
+        self.response.body = bytes(self._message.body)
+        status = self.response.status
+        raise WSInvalidStatusError(
+            "cannot upgrade, the status must be 101 Switching Protocols: "
+            f"received {status:d} {status.phrase}",
+            *self._received(),
+        )
+
+    def _fail_header(
+        self, name: str, reason: str, error: type[WSInvalidHeaderError] = WSInvalidHeaderError
+    ) -> NoReturn:
+        assert self.response is not None
+        values = self.response.headers.getall(name, ())
+        received = ", ".join(map(repr, values)) or "none"
+        raise error(
+            f"cannot upgrade, {reason}: received {received} in {name}",
+            str(name),
+            ", ".join(values) if values else None,
+            *self._received(),
+        )
+
+    def _received(self) -> tuple[bytes, bytes, WSUpgradeResponse | None]:
+        return self._raw.removesuffix(_END_OF_HEAD), self._body, self.response
+
+
+def _status(code: int, reason: str) -> HTTPStatus:
+    """The status of a code; one that isn't registered (Cloudflare's 520) is as good as another."""
+    try:
+        return HTTPStatus(code)
+    except ValueError:
+        status: Any = int.__new__(HTTPStatus, code)
+        status._value_ = code
+        status._name_ = f"STATUS_{code}"
+        status.phrase = reason
+        status.description = ""
+        return cast(HTTPStatus, status)
+
+
+def _members(headers: CIMultiDict[str], name: str) -> list[str]:
+    """The members of a comma-separated list that may stand on several lines."""
+    return [member.strip(" \t") for line in headers.getall(name, ()) for member in line.split(",")]
+
+
+def _tokens(headers: CIMultiDict[str], name: str) -> list[str]:
+    """The members of a list of case-insensitive tokens, in lower case."""
+    return [member.lower() for member in _members(headers, name)]
+
+
+def _extensions(headers: CIMultiDict[str]) -> list[str]:
+    """The names of extensions, without their parameters (RFC 6455 section 9.1)."""
+    return [member.split(";")[0].strip(" \t") for member in _members(headers, _EXTENSIONS)]
+
+
+def _accept_value(key: str) -> str:
+    return _base64(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest())
+
+
+def _base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode()
+
+
+def _authority(url: WSParsedURL) -> str:
+    """Host and port as the Host header carries them, the port only when it isn't the default."""
+    host = f"[{url.host.partition('%')[0]}]" if ":" in url.host else url.host
+    return host if url.port == (443 if url.is_secure else 80) else f"{host}:{url.port}"
+
+
+def _may_have_body(status: int) -> bool:
+    return status >= 200 and status not in (204, 304)
+
+
+def _with_text(
+    status: HTTPStatus, body: bytes | None, extra_headers: ExtraHeaders
+) -> WSUpgradeResponse:
+    if body is not None:
+        if not isinstance(body, (bytes, bytearray, memoryview)):
+            raise TypeError(f"body must be bytes, not {type(body).__name__}")
+        body = bytes(body)
+    headers = _checked(extra_headers)
+    if body is not None and _CONTENT_TYPE not in headers:
+        headers.add(_CONTENT_TYPE, _TEXT)
+    return WSUpgradeResponse(status, headers, body)
+
+
+def _refusal(
+    status: int, reason: str, extra_headers: dict[str, str] | None = None
+) -> WSUpgradeResponse:
+    return _closing(_with_text(HTTPStatus(status), reason.encode(), extra_headers))
+
+
+def _closing(response: WSUpgradeResponse) -> WSUpgradeResponse:
+    """A complete response out of one that is no upgrade; the connection ends behind it."""
+    status = HTTPStatus(response.status)
+    body = response.body
+    if status < 200:
+        raise ValueError(f"a final response is needed, not the interim {status:d}")
+    headers = _checked(response.headers)
+    headers.popall(_CONNECTION, None)
+    if _TRANSFER_ENCODING in headers:
+        raise ValueError("the response must not set Transfer-Encoding, its body is sent as it is")
+    if _may_have_body(status):
+        length = str(len(body or b""))
+        if headers.popall(_CONTENT_LENGTH, [length]) != [length]:
+            raise ValueError(f"the response sets Content-Length, but its body has {length} bytes")
+        headers.add(_CONTENT_LENGTH, length)
+    elif body:
+        raise ValueError(f"a response of status {status:d} has no body (RFC 9110 section 6.4.1)")
+    headers.add(_CONNECTION, "Upgrade, close" if _UPGRADE in headers else "close")
+    return WSUpgradeResponse(status, headers, body)
+
+
+def _checked(extra_headers: ExtraHeaders) -> CIMultiDict[str]:
+    """A copy of headers given by the user, every one fit to be sent."""
+    headers: CIMultiDict[str] = CIMultiDict()
+    if extra_headers is None:
+        return headers
+    pairs = extra_headers.items() if isinstance(extra_headers, Mapping) else extra_headers
+    for pair in pairs:
+        try:
+            name, value = pair
+        except (TypeError, ValueError):
+            raise TypeError(f"a header must be a pair of name and value, not {pair!r}") from None
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a header must be a str, not {name!r}")
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot be the name of a header (RFC 9110 section 5.1)")
+        headers.add(name, _checked_value(name, value))
+    return headers
+
+
+def _checked_value(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"the value of {name} must be a str, not {value!r}")
+    bad = _BAD_IN_VALUE.search(value)
+    if bad:
+        raise ValueError(f"the value of {name} holds {bad[0]!r} (RFC 9110 section 5.5): {value!r}")
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"the value of {name} has no UTF-8 form: {exc}") from None
+    return value
+
+
+def _field_lines(headers: CIMultiDict[str]) -> bytes:
+    """The headers as they are sent, with the empty line behind them."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    # The objects are mutable: one line each is what must leave, whatever was put in.
+    if lines.count("\r") != len(headers) or lines.count("\n") != len(headers) or "\0" in lines:
+        _checked(headers)
+    return lines.encode("utf-8", "surrogateescape") + b"\r\n"
