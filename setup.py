@@ -78,7 +78,7 @@ def extensions():
 
 
 class BuildChanged(build_ext):
-    """Rebuilds the extensions whose inputs changed, by content: time stamps lie after a checkout, a copy or a clock step."""
+    """Rebuilds the extensions whose inputs changed in content: time stamps lie after a copy or a step of the clock."""
 
     def build_extensions(self):
         compile_args, link_args = compiler_flags(self.compiler.compiler_type)

@@ -142,10 +142,8 @@ def main() -> None:
                 print("event loop  over  round trips/s   p50 us   p99 us")
                 first = False
             rate = len(client.times) / sum(client.times)
-            print(
-                f"{loop_name:10}  {transport}   {rate:13,.0f} {client.percentile(50):8.1f} {client.percentile(99):8.1f}",
-                flush=True,
-            )
+            p50, p99 = client.percentile(50), client.percentile(99)
+            print(f"{loop_name:10}  {transport}   {rate:13,.0f} {p50:8.1f} {p99:8.1f}", flush=True)
         here.close()
         server.join()
     if "uvloop" not in LOOPS:
