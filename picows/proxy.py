@@ -1,0 +1,450 @@
+"""Dialling: from a URL to a connected asyncio transport, directly or through a proxy.
+
+Every socket of the client side is opened here, and closed again when dialling fails, takes too
+long or is cancelled.
+
+A proxied connection is made in three steps, each on the transport of the one before: connect to
+the proxy (with TLS if its URL says https), ask it for a tunnel, and, if the server's URL says wss,
+start TLS inside the tunnel. python-socks knows what to say to a proxy; it talks over a
+:class:`_Conversation`, and so need not know what carries the bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import ipaddress
+import socket
+import ssl
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, Optional, Union, cast
+
+from python_socks import ProxyError, ProxyTimeoutError, ProxyType
+from python_socks.async_.asyncio.v2 import Proxy
+
+from .url import WSParsedURL, parse_proxy_url
+
+try:
+    import aiofastnet
+except ImportError:
+    aiofastnet = None  # type: ignore[assignment]
+
+SocketFactory = Callable[
+    [WSParsedURL], Union[Optional[socket.socket], Awaitable[Optional[socket.socket]]]
+]
+
+_Connection = tuple[asyncio.Transport, asyncio.BaseProtocol]
+
+# A proxy answers CONNECT with a status line and a few headers.
+_MAX_ANSWER_SIZE = 16 * 1024
+
+# RFC 1929: the lengths of the user name and of the password are one byte each.
+_MAX_SOCKS5_CREDENTIAL = 255
+
+# python-socks takes None for one minute.
+_NO_TIMEOUT = 10 * 365 * 86400.0
+
+_PROXY_TYPES = {
+    "http": ProxyType.HTTP,
+    "https": ProxyType.HTTP,
+    "socks4": ProxyType.SOCKS4,
+    "socks5": ProxyType.SOCKS5,
+}
+
+# The arguments of create_connection that are about TLS, and those that are about making a socket.
+_TLS_KWARGS = (
+    "ssl_handshake_timeout",
+    "ssl_shutdown_timeout",
+    "ssl_incoming_bio_size",
+    "ssl_outgoing_bio_size",
+)
+_SOCKET_KWARGS = (
+    "family",
+    "proto",
+    "flags",
+    "local_addr",
+    "happy_eyeballs_delay",
+    "interleave",
+    "all_errors",
+)
+
+
+def choose_aiofastnet(use_aiofastnet: bool | None) -> bool:
+    """Whether connections are made by aiofastnet; None: when it is installed."""
+    if use_aiofastnet is None:
+        return aiofastnet is not None
+    if not isinstance(use_aiofastnet, bool):
+        raise TypeError(f"use_aiofastnet must be a bool or None, got {use_aiofastnet!r}")
+    if use_aiofastnet and aiofastnet is None:
+        raise ImportError(
+            "use_aiofastnet=True needs the package aiofastnet, which is not installed "
+            "(pip install picows[fast])"
+        )
+    return use_aiofastnet
+
+
+def network(loop: asyncio.AbstractEventLoop, use_aiofastnet: bool, method: str) -> Any:
+    """The loop's method of that name, or what aiofastnet offers in its place."""
+    if not use_aiofastnet:
+        return getattr(loop, method)
+
+    function = getattr(aiofastnet, method)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(loop, *args, **kwargs)
+
+    return call
+
+
+async def dial(
+    loop: asyncio.AbstractEventLoop,
+    protocol_factory: Callable[[], asyncio.BaseProtocol],
+    url: WSParsedURL,
+    *,
+    ssl_context: ssl.SSLContext | None,
+    proxy: str | None,
+    proxy_ssl_context: ssl.SSLContext | None,
+    socket_factory: SocketFactory | None,
+    use_aiofastnet: bool,
+    timeout: float | None,
+    kwargs: dict[str, Any],
+) -> _Connection:
+    """Connect a protocol to the server that `url` names.
+
+    `timeout` (seconds, None: no limit) bounds how long the proxy may take to open the tunnel.
+    `kwargs` are for :meth:`asyncio.loop.create_connection`; through a proxy they are about the
+    connection to the proxy, except for ``server_hostname``, which is always the server's.
+
+    :raises WSInvalidURL: the proxy's URL is wrong
+    :raises ValueError: the proxy's protocol cannot carry what the URLs ask for
+    :raises python_socks.ProxyError: the proxy refused the tunnel, or is no such proxy
+    :raises asyncio.TimeoutError: the proxy did not open the tunnel in time
+    :raises OSError: from the system, when a connection fails
+    """
+    dialler = _Dialler(loop, use_aiofastnet, kwargs)
+    tunnel = None if proxy is None else _Tunnel(parse_proxy_url(proxy), url, timeout)
+    context = _tls_context(url, ssl_context)
+    hostname = url.host if dialler.server_hostname is None else dialler.server_hostname
+
+    if tunnel is None:
+        sock = await _make_socket(socket_factory, url)
+        return await dialler.connect(protocol_factory, url, sock, context, hostname)
+
+    proxy_context = _tls_context(tunnel.proxy, proxy_ssl_context)
+    sock = await _make_socket(socket_factory, tunnel.proxy)
+    conversation = _Conversation(loop)
+    transport, _ = await dialler.connect(
+        lambda: conversation, tunnel.proxy, sock, proxy_context, tunnel.proxy.host
+    )
+    try:
+        await tunnel.open(conversation)
+        if context is not None:
+            transport = await dialler.start_tls(transport, conversation, context, hostname)
+            tunnel.check(conversation)
+        protocol = protocol_factory()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+    except BaseException:
+        transport.abort()
+        raise
+    return transport, protocol
+
+
+def _tls_context(url: WSParsedURL, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    if not url.is_secure:
+        return None
+    return ssl.create_default_context() if context is None else context
+
+
+async def _make_socket(
+    socket_factory: SocketFactory | None, endpoint: WSParsedURL
+) -> socket.socket | None:
+    """Ask the user's factory for a socket to that endpoint."""
+    if socket_factory is None:
+        return None
+    made = socket_factory(endpoint)
+    sock = await made if inspect.isawaitable(made) else made
+    if sock is None:
+        return None
+    if not isinstance(sock, socket.socket):
+        raise TypeError(f"socket_factory returned {sock!r}, expected a socket.socket or None")
+    if isinstance(sock, ssl.SSLSocket):
+        sock.close()
+        raise TypeError(
+            "socket_factory returned an ssl.SSLSocket, expected a plain socket: "
+            "TLS is started on it when the URL asks for TLS"
+        )
+    if sock.type != socket.SOCK_STREAM:
+        sock.close()
+        raise ValueError(f"socket_factory returned a {sock.type!r} socket, expected SOCK_STREAM")
+    return sock
+
+
+class _Dialler:
+    """The event loop's ways of connecting, with the arguments that the user gave for them."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, use_aiofastnet: bool, kwargs: dict[str, Any]
+    ) -> None:
+        self._loop = loop
+        self._use_aiofastnet = use_aiofastnet
+        self._kwargs = dict(kwargs)
+        self.server_hostname: str | None = self._kwargs.pop("server_hostname", None)
+        # They count for every layer of TLS there is, and there may be none.
+        self._tls_kwargs = {k: self._kwargs.pop(k) for k in _TLS_KWARGS if k in self._kwargs}
+
+    async def connect(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        endpoint: WSParsedURL,
+        sock: socket.socket | None,
+        context: ssl.SSLContext | None,
+        hostname: str,
+    ) -> _Connection:
+        """Connect to the endpoint, over the socket if there is one."""
+        kwargs = dict(self._kwargs)
+        if context is not None:
+            kwargs.update(self._tls_kwargs, ssl=context, server_hostname=hostname)
+        create_connection = network(self._loop, self._use_aiofastnet, "create_connection")
+        if sock is None:
+            connection = await create_connection(
+                protocol_factory, endpoint.host, endpoint.port, **kwargs
+            )
+            return cast(_Connection, connection)
+
+        for name in _SOCKET_KWARGS:
+            kwargs.pop(name, None)
+        if sock.family == getattr(socket, "AF_UNIX", None):
+            create_connection = network(self._loop, self._use_aiofastnet, "create_unix_connection")
+        try:
+            sock.setblocking(False)
+            await self._connect_socket(sock, endpoint)
+            connection = await create_connection(protocol_factory, sock=sock, **kwargs)
+        except BaseException:
+            sock.close()
+            raise
+        return cast(_Connection, connection)
+
+    async def start_tls(
+        self,
+        transport: asyncio.Transport,
+        protocol: asyncio.BaseProtocol,
+        context: ssl.SSLContext,
+        hostname: str,
+    ) -> asyncio.Transport:
+        """Start TLS on a connected transport, which may be a TLS one itself."""
+        _allow_tls_in_tls(transport)
+        start_tls = network(self._loop, self._use_aiofastnet, "start_tls")
+        secure = await start_tls(
+            transport, protocol, context, server_hostname=hostname, **self._tls_kwargs
+        )
+        return cast(asyncio.Transport, secure)
+
+    async def _connect_socket(self, sock: socket.socket, endpoint: WSParsedURL) -> None:
+        if _is_connected(sock):
+            return
+        if sock.family not in (socket.AF_INET, socket.AF_INET6):
+            raise ValueError(
+                f"socket_factory returned an unconnected {sock.family!r} socket, expected a "
+                f"connected one: {endpoint.host}:{endpoint.port} is no address of that family"
+            )
+        addresses = await self._loop.getaddrinfo(
+            endpoint.host, endpoint.port, family=sock.family, type=sock.type, proto=sock.proto
+        )
+        *others, last = [address for *_, address in addresses]
+        for address in others:
+            try:
+                return await self._loop.sock_connect(sock, address)
+            except OSError:
+                pass
+        await self._loop.sock_connect(sock, last)
+
+
+if sys.version_info >= (3, 11):
+
+    def _allow_tls_in_tls(transport: asyncio.Transport) -> None:
+        pass
+
+else:
+    from asyncio.sslproto import _SSLProtocolTransport
+
+    class _NestableTransport(_SSLProtocolTransport):
+        """What asyncio's TLS transport lacks to carry another one before Python 3.11."""
+
+        _start_tls_compatible = True
+
+        def _force_close(self, exc: BaseException | None) -> None:
+            self.abort()
+
+    def _allow_tls_in_tls(transport: asyncio.Transport) -> None:
+        if type(transport) is _SSLProtocolTransport:
+            transport.__class__ = _NestableTransport
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+class _Conversation(asyncio.Protocol):
+    """What is said on a connection to a proxy before the server is at its other end.
+
+    Its first four methods are what python-socks wants of a stream.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._received = bytearray()
+        self._ended = False
+        self._error: Exception | None = None
+        self._arrival: asyncio.Future[None] | None = None
+
+    async def write(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(data)
+
+    async def read(self, max_bytes: int = _MAX_ANSWER_SIZE) -> bytes:
+        """Read the head of an HTTP answer: python-socks takes one read for all of it."""
+        while (end := self._received.find(b"\r\n\r\n")) < 0:
+            if len(self._received) > max_bytes:
+                raise ProxyError(f"expected an HTTP answer of at most {max_bytes} bytes, got more")
+            await self._more()
+        return self._take(end + 4)
+
+    async def read_exactly(self, n: int) -> bytes:
+        while len(self._received) < n:
+            await self._more()
+        return self._take(n)
+
+    async def close(self) -> None:
+        assert self._transport is not None
+        self._transport.abort()
+
+    def check(self) -> None:
+        """Raise unless the connection stands and all that came was read."""
+        if self._error is not None:
+            raise self._error
+        if self._ended:
+            raise ProxyError("the connection was closed")
+        if self._received:
+            raise ProxyError(
+                f"expected silence until the upgrade request, got {bytes(self._received[:64])!r}"
+            )
+
+    def _take(self, n: int) -> bytes:
+        taken = bytes(self._received[:n])
+        del self._received[:n]
+        return taken
+
+    async def _more(self) -> None:
+        if self._ended:
+            raise self._error or ProxyError(
+                f"the connection was closed after {bytes(self._received[:64])!r}"
+            )
+        self._arrival = self._loop.create_future()
+        await self._arrival
+
+    def _notify(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        self._notify()
+
+    def eof_received(self) -> None:
+        self._ended = True
+        self._notify()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = True
+        self._error = exc
+        self._notify()
+
+
+class _Tunnel:
+    """A way through a proxy to a server. What cannot be asked of the proxy is found out at once."""
+
+    def __init__(self, proxy: WSParsedURL, server: WSParsedURL, timeout: float | None) -> None:
+        self.proxy = proxy
+        self._server = server
+        self._timeout = timeout
+        user, password = proxy.user_info or ("", "")
+        if proxy.scheme == "socks4":
+            if _is_ipv6(server.host):
+                raise ValueError(f"proxy: SOCKS4 cannot connect to an IPv6 address: {server.host}")
+            if not user.isascii() or "\0" in user:
+                raise ValueError("proxy: a SOCKS4 user name must be ASCII")
+        elif proxy.scheme == "socks5":
+            for credential in (user, password):
+                if not credential.isascii() or len(credential) > _MAX_SOCKS5_CREDENTIAL:
+                    raise ValueError(
+                        "proxy: a SOCKS5 user name or password must be ASCII, at most "
+                        f"{_MAX_SOCKS5_CREDENTIAL} characters (RFC 1929)"
+                    )
+        elif ":" in user:
+            raise ValueError("proxy: a user name must not contain a colon (RFC 7617)")
+        else:
+            # RFC 7617 leaves the encoding to the two sides. python-socks encodes by Latin-1, and
+            # so sends the bytes of UTF-8 when given these.
+            user = user.encode().decode("latin-1")
+            password = password.encode().decode("latin-1")
+        self._user, self._password = user, password
+
+    def __str__(self) -> str:
+        proxy, server = self.proxy, self._server
+        return f"{proxy.scheme} proxy {proxy.host}:{proxy.port} to {server.host}:{server.port}"
+
+    async def open(self, conversation: _Conversation) -> None:
+        """Have the proxy connect us to the server."""
+        negotiator = Proxy(
+            _PROXY_TYPES[self.proxy.scheme],
+            self.proxy.host,
+            self.proxy.port,
+            self._user,
+            self._password,
+            forward=cast(Proxy, _Connected(conversation)),
+        )
+        timeout = _NO_TIMEOUT if self._timeout is None else self._timeout
+        try:
+            await negotiator.connect(self._server.host, self._server.port, timeout=timeout)
+        except ProxyTimeoutError as exc:
+            raise asyncio.TimeoutError(f"{self}: no tunnel within {timeout} s") from exc
+        except ProxyError as exc:
+            raise self._named(exc) from exc
+        self.check(conversation)
+
+    def check(self, conversation: _Conversation) -> None:
+        """Raise unless the tunnel stands and nothing has come through it yet."""
+        try:
+            conversation.check()
+        except ProxyError as exc:
+            raise self._named(exc) from exc
+
+    def _named(self, exc: ProxyError) -> ProxyError:
+        return ProxyError(f"{self}: {exc}", error_code=exc.error_code)
+
+
+class _Connected:
+    """A connection that is made already, in the shape of a proxy to go through first."""
+
+    def __init__(self, stream: _Conversation) -> None:
+        self._stream = stream
+
+    async def connect(self, **_: object) -> _Conversation:
+        return self._stream
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
