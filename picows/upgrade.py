@@ -58,13 +58,14 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _HTTP_1_1 = b"HTTP/1.1"
 _END_OF_HEAD = b"\r\n\r\n"
 _TEXT = "text/plain; charset=utf-8"
+_NO_BODY = ["0"]  # the one Content-Length a message without a body may carry
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 section 5.6.2
 _METHOD = re.compile(_TOKEN.encode())
 _TARGET = re.compile(rb"(?:/|[A-Za-z][A-Za-z0-9+.-]*://)[!-\"$-~]*")  # origin or absolute form
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
-_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
-_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
+_HOST_VALUE = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
+_KEY_VALUE = re.compile(r"[A-Za-z0-9+/]{22}==")
 _STATUS_LINE = re.compile(rb"(HTTP/1\.[01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?\r\n")
 # The field lines of a head (RFC 9112 section 5). How lenient llhttp is depends on its version
 # and on how it was built; this does not.
@@ -106,11 +107,11 @@ _CONNECTION = _NAMES[b"Connection"]
 _CONTENT_LENGTH = _NAMES[b"Content-Length"]
 _CONTENT_TYPE = _NAMES[b"Content-Type"]
 _EXTENSIONS = _NAMES[b"Sec-WebSocket-Extensions"]
-_HOST_NAME = _NAMES[b"Host"]
-_KEY_NAME = _NAMES[b"Sec-WebSocket-Key"]
+_HOST = _NAMES[b"Host"]
+_KEY = _NAMES[b"Sec-WebSocket-Key"]
 _PROTOCOL = _NAMES[b"Sec-WebSocket-Protocol"]
 _UPGRADE = _NAMES[b"Upgrade"]
-_VERSION_NAME = _NAMES[b"Sec-WebSocket-Version"]
+_VERSION_HEADER = _NAMES[b"Sec-WebSocket-Version"]
 _TRANSFER_ENCODING = istr("Transfer-Encoding")
 
 # What a client's extra headers may not set: the handshake is made of it, or it announces a body.
@@ -255,10 +256,12 @@ class WSUpgradeResponse:
         Raises ValueError when a header could not be sent as it stands.
         """
         headers = self.headers
-        body = self.body or b""
-        if _may_have_body(self.status) and _CONTENT_LENGTH not in headers:
-            headers = headers.copy()
-            headers.add(_CONTENT_LENGTH, str(len(body)))
+        body = b""
+        if _may_have_body(self.status):
+            body = self.body or b""
+            if _CONTENT_LENGTH not in headers:
+                headers = headers.copy()
+                headers.add(_CONTENT_LENGTH, str(len(body)))
         status = HTTPStatus(self.status)
         line = f"{status:d} {status.phrase}".encode()
         return b"%b %b\r\n%b%b" % (self.version, line, _field_lines(headers), body)
@@ -307,7 +310,8 @@ class _Message:
         self.head_complete = True
 
     def on_body(self, data: bytes) -> None:
-        self.body += data
+        if not self.complete:  # else it belongs to another message behind this one
+            self.body += data
 
     def on_message_complete(self) -> None:
         self.complete = True
@@ -327,9 +331,9 @@ class _Message:
 class RequestReader:
     """Read one upgrade request, on the server side (RFC 6455 section 4.2.1).
 
-    `request` is the request once it is complete; `accept` the value of Sec-WebSocket-Accept that
-    answers it, None when it is a plain GET that asks for no upgrade to websocket; `rest` the bytes
-    behind its head.
+    `request` is set once the request is complete; `accept` is then the value of
+    Sec-WebSocket-Accept that answers it, None when it is a plain GET that asks for no upgrade to
+    websocket; `rest` are the bytes behind its head.
     """
 
     __slots__ = ("_line_read", "_message", "_parser", "_raw", "accept", "request", "rest")
@@ -348,9 +352,12 @@ class RequestReader:
         """Take received bytes; True once the head is complete.
 
         Raises WSHandshakeError for a request that must be refused, as soon as the bytes show it;
-        `response` of the error is what to send before closing.
+        `response` of the error is what to send before closing. What is fed after that is ignored.
         """
-        if self._parser is None:
+        parser = self._parser
+        if parser is None:
+            if not hasattr(self, "request"):
+                return False
             self.rest += data
             return True
         known = len(self._raw)
@@ -368,110 +375,110 @@ class RequestReader:
                     self._refuse_head(431, f"the request line is over {MAX_HEAD_SIZE} bytes")
                 return False
             known = 0
-        try:
-            self._parser.feed_data(raw[known:] if known else raw)
-        except HttpParserUpgrade:
-            pass
-        except HttpParserError as exc:
-            self._refuse_head(400, str(exc))
+        fault = _parse(parser, raw[known:])
         if len(self._message.fields) > MAX_HEADERS:
-            self._refuse_head(431, f"more than {MAX_HEADERS} headers")
+            self._refuse_head(431, f"there are more than {MAX_HEADERS} headers")
+        if fault:
+            self._refuse_head(400, fault)
         if not complete:
             if end == MAX_HEAD_SIZE:
-                self._refuse_head(431, f"more than {MAX_HEAD_SIZE} bytes of headers")
+                self._refuse_head(431, f"the headers are over {MAX_HEAD_SIZE} bytes")
             return False
 
-        start = raw.index(b"\r\n", 2) + 2
-        if not self._message.head_complete or not _FIELD_LINES.fullmatch(raw, start, end - 2):
+        line_end = raw.index(b"\r\n", 2) + 2
+        if not self._message.head_complete or not _FIELD_LINES.fullmatch(raw, line_end, end - 2):
             self._refuse_head(400, "a header line isn't 'name: value' ended by CR LF")
         self.rest = received[end:]
-        target = raw[:start].split(b" ")[1]
-        self.request = WSUpgradeRequest(b"GET", target, _HTTP_1_1, self._message.headers())
-        self._check_headers()
-        self._raw = b""
-        self._parser = None
-        del self._message
+        headers = self._message.headers()
+        self._check_headers(headers)
+        self.request = WSUpgradeRequest(b"GET", raw.split(b" ", 2)[1], _HTTP_1_1, headers)
+        self._release()
         return True
 
     def _read_request_line(self, raw: bytes) -> None:
+        """Check as much of the request line as there is.
+
+        What is reported depends on the bytes alone, not on how they were cut into pieces.
+        """
         start = 2 if raw.startswith(b"\r\n") else 0  # RFC 9112 section 2.2
         end = raw.find(b"\r\n", start)
         complete = end >= 0
         line = raw[start:end] if complete else raw[start:].removesuffix(b"\r")
-        method, *more = line.split(b" ", 2)
-        if not _METHOD.fullmatch(method) and (complete or more or method):
+        parts = line.split(b" ", 2)
+        if not _METHOD.fullmatch(parts[0]) and (line or complete):
             self._refuse_head(400, "the request line doesn't start with a method")
-        if more and method != b"GET":
-            self._refuse_head(405, f"method {method.decode()} instead of GET", {"Allow": "GET"})
-        if more and more[0]:
-            target = more[0]
-            if not _TARGET.fullmatch(target[:MAX_TARGET_SIZE]) and (complete or len(more) > 1):
-                self._refuse_head(400, "the request target is neither a path nor a URL")
-            if len(target) > MAX_TARGET_SIZE:
+        if len(parts) > 1:
+            if parts[0] != b"GET":
+                self._refuse_head(405, "the method must be GET", {"Allow": "GET"})
+            if len(parts[1]) > MAX_TARGET_SIZE:
                 self._refuse_head(414, f"the request target is over {MAX_TARGET_SIZE} bytes")
-        if len(more) > 1 and more[1] != _HTTP_1_1 and _VERSION.fullmatch(more[1]):
-            self._refuse_head(505, f"{more[1].decode()} instead of HTTP/1.1")
-        if complete and (len(more) < 2 or more[1] != _HTTP_1_1):
+        if len(parts) > 2 and not _TARGET.fullmatch(parts[1]):
+            self._refuse_head(400, "the request target is neither a path nor a URL")
+        if complete and parts[2:] != [_HTTP_1_1]:
+            if len(parts) > 2 and _VERSION.fullmatch(parts[2]):
+                self._refuse_head(505, "the version must be HTTP/1.1")
             self._refuse_head(400, "the request line isn't 'GET target HTTP/1.1'")
         self._line_read = complete
 
-    def _check_headers(self) -> None:
-        headers = self.request.headers
-        hosts = headers.getall(_HOST_NAME, ())
-        if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
-            self._refuse_header("Host", "there must be exactly one Host, a name or an address")
+    def _check_headers(self, headers: CIMultiDict[str]) -> None:
+        hosts = headers.getall(_HOST, ())
+        if len(hosts) != 1 or not _HOST_VALUE.fullmatch(hosts[0]):
+            self._refuse_header(headers, _HOST, "there must be one Host, a name or an address")
         if _TRANSFER_ENCODING in headers:
-            self._refuse_header("Transfer-Encoding", "an upgrade request has no body")
-        if _CONTENT_LENGTH in headers and headers.getall(_CONTENT_LENGTH) != ["0"]:
-            self._refuse_header("Content-Length", "an upgrade request has no body")
+            self._refuse_header(headers, _TRANSFER_ENCODING, "a GET request has no body here")
+        if headers.getall(_CONTENT_LENGTH, _NO_BODY) != _NO_BODY:
+            self._refuse_header(headers, _CONTENT_LENGTH, "a GET request has no body here")
 
         if "websocket" not in _tokens(headers, _UPGRADE):
             return
         if "upgrade" not in _tokens(headers, _CONNECTION):
+            reason = "an upgrade needs the connection option 'Upgrade'"
+            self._refuse_header(headers, _CONNECTION, reason, error=WSInvalidUpgradeError)
+        versions = headers.getall(_VERSION_HEADER, ())
+        if versions != ["13"]:
             self._refuse_header(
-                "Connection", "an upgrade needs the connection option 'Upgrade'", upgrade=True
-            )
-        versions = headers.getall(_VERSION_NAME, ())
-        if len(versions) != 1 or versions[0] != "13":
-            self._refuse_header(
-                "Sec-WebSocket-Version",
+                headers,
+                _VERSION_HEADER,
                 "the websocket version must be 13",
                 426 if len(versions) == 1 else 400,
                 {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"},
             )
-        keys = headers.getall(_KEY_NAME, ())
-        if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
-            self._refuse_header(
-                "Sec-WebSocket-Key",
-                "there must be one Sec-WebSocket-Key, 16 bytes in base64",
-            )
+        keys = headers.getall(_KEY, ())
+        if len(keys) != 1 or not _KEY_VALUE.fullmatch(keys[0]):
+            reason = "there must be one Sec-WebSocket-Key, 16 bytes in base64"
+            self._refuse_header(headers, _KEY, reason)
         self.accept = _accept_value(keys[0])
+
+    def _release(self) -> None:
+        self._parser = None
+        self._raw = b""
 
     def _refuse_head(
         self, status: int, reason: str, extra_headers: dict[str, str] | None = None
     ) -> NoReturn:
+        raw = self._raw
+        self._release()
         raise WSInvalidMessageError(
-            f"cannot upgrade, {reason}: received {self._raw[:80]!r}",
-            self._raw,
+            f"cannot upgrade, {reason}: received {raw[:80]!r}",
+            raw.removesuffix(_END_OF_HEAD),
             None,
             _refusal(status, reason, extra_headers),
         )
 
     def _refuse_header(
         self,
+        headers: CIMultiDict[str],
         name: str,
         reason: str,
         status: int = 400,
         extra_headers: dict[str, str] | None = None,
-        upgrade: bool = False,
+        error: type[WSInvalidHeaderError] = WSInvalidHeaderError,
     ) -> NoReturn:
-        values = self.request.headers.getall(name, ())
-        received = ", ".join(map(repr, values)) if values else "none"
-        raise (WSInvalidUpgradeError if upgrade else WSInvalidHeaderError)(
-            f"cannot upgrade, {reason}: received {received}",
-            name,
-            ", ".join(values) if values else None,
-            self._raw.removesuffix(_END_OF_HEAD),
+        raw = self._raw
+        self._release()
+        raise error(
+            *_header_fault(headers, name, reason),
+            raw.removesuffix(_END_OF_HEAD),
             self.rest,
             _refusal(status, reason, extra_headers),
         )
@@ -494,6 +501,8 @@ def answer(reader: RequestReader, result: object) -> tuple[WSUpgradeResponse, ob
         response, listener = result.response, result.listener
         if response.status != 101:
             return _closing(response), None
+        if response.body:
+            raise ValueError("a 101 response has no body (RFC 9110 section 6.4.1)")
         headers = _checked(response.headers)
     else:
         headers, listener = None, result
@@ -530,16 +539,16 @@ def create_request(url: WSParsedURL, extra_headers: ExtraHeaders = None) -> WSUp
     for name in extra:
         if name.lower() in _OWN_REQUEST_HEADERS:
             raise ValueError(f"extra_headers must not set {name}, it belongs to the handshake")
-    hosts = extra.popall(_HOST_NAME, None)
+    hosts = extra.popall(_HOST, None)
     if hosts is not None and len(hosts) != 1:
         raise ValueError(f"extra_headers must not set Host more than once: {hosts!r}")
     headers: CIMultiDict[str] = CIMultiDict(
         (
-            (_HOST_NAME, hosts[0] if hosts else _authority(url)),
+            (_HOST, hosts[0] if hosts else _authority(url)),
             (_UPGRADE, "websocket"),
             (_CONNECTION, "Upgrade"),
-            (_VERSION_NAME, "13"),
-            (_KEY_NAME, _base64(os.urandom(16))),
+            (_VERSION_HEADER, "13"),
+            (_KEY, _base64(os.urandom(16))),
         )
     )
     headers.extend(extra)
@@ -557,16 +566,25 @@ class ResponseReader:
     :param request: the request that was sent
     """
 
-    __slots__ = ("_body", "_message", "_parser", "_raw", "_request", "_skipped", "response", "rest")
-
-    response: WSUpgradeResponse | None
+    __slots__ = (
+        "_body",
+        "_message",
+        "_parser",
+        "_raw",
+        "_request",
+        "_skipped",
+        "_upgraded",
+        "response",
+        "rest",
+    )
 
     def __init__(self, request: WSUpgradeRequest) -> None:
-        self.response = None
+        self.response: WSUpgradeResponse | None = None
         self.rest = b""
         self._request = request
-        self._skipped = 0  # bytes of interim responses, they count as part of the head
-        self._body = b""  # as received
+        self._skipped = 0  # bytes of interim responses; the limit is for all heads together
+        self._body = bytearray()  # as received
+        self._upgraded = False
         self._expect_head()
 
     def _expect_head(self) -> None:
@@ -580,37 +598,25 @@ class ResponseReader:
         Raises WSInvalidMessageError for what is no HTTP response, WSInvalidStatusError for
         another status than 101 when the body is complete or over MAX_BODY_SIZE,
         WSInvalidUpgradeError and WSInvalidHeaderError for a 101 that doesn't answer the request.
+        What is fed after an error is ignored.
         """
-        while self.response is None:
-            known = len(self._raw)
-            received = self._raw + data
-            limit = MAX_HEAD_SIZE - self._skipped
-            end = received.find(_END_OF_HEAD, max(0, known - 3), limit) + 4
-            complete = end > 3
-            if not complete:
-                end = min(len(received), limit)
-            self._raw = received[:end]
-            self._parse(self._raw[known:])
-            if len(self._message.fields) > MAX_HEADERS:
-                self._fail(f"more than {MAX_HEADERS} headers")
-            if not complete:
-                if end == limit:
-                    self._fail(f"more than {MAX_HEAD_SIZE} bytes of headers")
-                return False
-            data = received[end:]
-            self._read_head()
-        if self.response.status == 101:
-            if self._parser is None:
+        if self._parser is None:
+            if self._upgraded:
                 self.rest += data
-                return True
-            self._body = data
-            self._check_upgrade(self.response)
-            self.rest = data
-            self._body = b""
-            self._parser = None
-            return True
-        self._read_body(data)
-        return False
+            return self._upgraded
+        while self.response is None:
+            behind = self._read_head(self._parser, data)
+            if behind is None:
+                return False
+            data = behind
+        if self.response.status != 101:
+            self._read_body(self._parser, self.response, data)
+            return False
+        self._check_upgrade(self.response, data)
+        self.rest = data
+        self._upgraded = True
+        self._release()
+        return True
 
     def feed_eof(self) -> NoReturn:
         """The server closed the connection before the upgrade was complete.
@@ -619,83 +625,101 @@ class ResponseReader:
         WSInvalidMessageError when there is none.
         """
         if self.response is not None and self.response.status != 101:
-            self._fail_status()
+            self._fail_status(self.response)
         self._fail("the connection was closed before the response was complete")
 
-    def _parse(self, data: bytes) -> None:
-        assert self._parser is not None
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade:
-            pass
-        except HttpParserError as exc:
-            # Behind the head of a 101 there is no HTTP any more, behind a complete response
-            # nothing that matters.
-            if not self._message.complete and not (
-                self._message.head_complete and self.response is None
-            ):
-                self._fail(str(exc))
+    def _read_head(self, parser: HttpResponseParser, data: bytes) -> bytes | None:
+        """Read one head; return the bytes behind it, None when it isn't complete."""
+        known = len(self._raw)
+        received = self._raw + data
+        limit = MAX_HEAD_SIZE - self._skipped
+        end = received.find(_END_OF_HEAD, max(0, known - 3), limit) + 4
+        complete = end > 3
+        if not complete:
+            end = min(len(received), limit)
+        raw = self._raw = received[:end]
+        fault = _parse(parser, raw[known:])
+        message = self._message
+        if len(message.fields) > MAX_HEADERS:
+            self._fail(f"there are more than {MAX_HEADERS} headers")
+        # Behind the head of a 101 llhttp expects no HTTP; what is wrong there is ours to say.
+        if fault and not message.head_complete:
+            self._fail(fault)
+        if not complete:
+            if end == limit:
+                self._fail(f"the headers are over {MAX_HEAD_SIZE} bytes")
+            return None
 
-    def _read_head(self) -> None:
-        raw = self._raw
         line = _STATUS_LINE.match(raw)
         if not line:
             self._fail("the status line isn't 'HTTP/1.1 status reason'")
-        if not self._message.head_complete or not _FIELD_LINES.fullmatch(
-            raw, line.end(), len(raw) - 2
-        ):
+        if not message.head_complete or not _FIELD_LINES.fullmatch(raw, line.end(), end - 2):
             self._fail("a header line isn't 'name: value' ended by CR LF")
         status = int(line[2])
-        if 100 <= status < 200 and status != 101:
-            self._skipped += len(raw)
-            self._expect_head()
-            return
-        reason = (line[3] or b"").decode("utf-8", "replace")
-        self.response = WSUpgradeResponse(
-            _status(status, reason), self._message.headers(), None, line[1]
-        )
         if status == 101 and line[1] != _HTTP_1_1:
-            self._fail(f"{line[1].decode()} knows no upgrade")
+            self._fail("HTTP/1.0 knows no upgrade")
+        if 100 <= status < 200 and status != 101:
+            self._skipped += end
+            self._expect_head()
+        else:
+            reason = (line[3] or b"").decode("utf-8", "replace")
+            self.response = WSUpgradeResponse(
+                _status(status, reason), message.headers(), None, line[1]
+            )
+        return received[end:]
 
-    def _read_body(self, data: bytes) -> None:
+    def _read_body(
+        self, parser: HttpResponseParser, response: WSUpgradeResponse, data: bytes
+    ) -> None:
         data = data[: MAX_BODY_SIZE - len(self._body)]
         self._body += data
-        if not self._message.complete:
-            self._parse(data)
+        fault = None if self._message.complete else _parse(parser, data)
         if self._message.complete or len(self._body) == MAX_BODY_SIZE:
-            self._fail_status()
+            self._fail_status(response)
+        if fault:
+            self._fail(fault)
 
-    def _check_upgrade(self, response: WSUpgradeResponse) -> None:
+    def _check_upgrade(self, response: WSUpgradeResponse, data: bytes) -> None:
         headers = response.headers
-        if headers.getall(_CONTENT_LENGTH, ["0"]) != ["0"]:
-            self._fail_header(_CONTENT_LENGTH, "a 101 response has no body")
-        if _TRANSFER_ENCODING in headers:
-            self._fail_header(_TRANSFER_ENCODING, "a 101 response has no body")
-        if set(_tokens(headers, _UPGRADE)) != {"websocket"}:
-            self._fail_header(_UPGRADE, "the upgrade must be to websocket", WSInvalidUpgradeError)
-        if "upgrade" not in _tokens(headers, _CONNECTION):
-            self._fail_header(
-                _CONNECTION, "the connection option must be Upgrade", WSInvalidUpgradeError
-            )
-        accept = _accept_value(self._request.headers[_KEY_NAME])
-        if headers.getall(_ACCEPT, ()) != [accept]:
-            self._fail_header(_ACCEPT, f"the answer to our key must be {accept!r}")
         offered = self._request.headers
-        protocols = headers.getall(_PROTOCOL, ())
-        if protocols and (len(protocols) > 1 or protocols[0] not in _members(offered, _PROTOCOL)):
-            self._fail_header(_PROTOCOL, "the subprotocol must be one of those offered")
+        self._body += data
+        if headers.getall(_CONTENT_LENGTH, _NO_BODY) != _NO_BODY:
+            self._fail_header(headers, _CONTENT_LENGTH, "a 101 response has no body")
+        if _TRANSFER_ENCODING in headers:
+            self._fail_header(headers, _TRANSFER_ENCODING, "a 101 response has no body")
+        if set(_tokens(headers, _UPGRADE)) != {"websocket"}:
+            reason = "the upgrade must be to 'websocket'"
+            self._fail_header(headers, _UPGRADE, reason, WSInvalidUpgradeError)
+        if "upgrade" not in _tokens(headers, _CONNECTION):
+            reason = "an upgrade needs the connection option 'Upgrade'"
+            self._fail_header(headers, _CONNECTION, reason, WSInvalidUpgradeError)
+        accept = _accept_value(offered[_KEY])
+        if headers.getall(_ACCEPT, ()) != [accept]:
+            self._fail_header(headers, _ACCEPT, f"the key that was sent is answered by {accept!r}")
         if not set(_extensions(headers)) <= set(_extensions(offered)):
-            self._fail_header(_EXTENSIONS, "an extension must be one of those offered")
+            self._fail_header(headers, _EXTENSIONS, "the extension was not offered")
+        protocols = headers.getall(_PROTOCOL, ())
+        if len(protocols) > 1 or not set(protocols) <= set(_members(offered, _PROTOCOL)):
+            self._fail_header(headers, _PROTOCOL, "one subprotocol that was offered is expected")
+
+    def _release(self) -> None:
+        self._parser = None
+        self._raw = b""
+        self._body = bytearray()
+
+    def _received(self) -> tuple[bytes, bytes, WSUpgradeResponse | None]:
+        received = self._raw.removesuffix(_END_OF_HEAD), bytes(self._body), self.response
+        self._release()
+        return received
 
     def _fail(self, reason: str) -> NoReturn:
         raise WSInvalidMessageError(
             f"cannot upgrade, {reason}: received {self._raw[:80]!r}", *self._received()
         )
 
-    def _fail_status(self) -> NoReturn:
-        assert self.response is not None
-        self.response.body = bytes(self._message.body)
-        status = self.response.status
+    def _fail_status(self, response: WSUpgradeResponse) -> NoReturn:
+        response.body = bytes(self._message.body)
+        status = response.status
         raise WSInvalidStatusError(
             "cannot upgrade, the status must be 101 Switching Protocols: "
             f"received {status:d} {status.phrase}",
@@ -703,20 +727,35 @@ class ResponseReader:
         )
 
     def _fail_header(
-        self, name: str, reason: str, error: type[WSInvalidHeaderError] = WSInvalidHeaderError
+        self,
+        headers: CIMultiDict[str],
+        name: str,
+        reason: str,
+        error: type[WSInvalidHeaderError] = WSInvalidHeaderError,
     ) -> NoReturn:
-        assert self.response is not None
-        values = self.response.headers.getall(name, ())
-        received = ", ".join(map(repr, values)) or "none"
-        raise error(
-            f"cannot upgrade, {reason}: received {received} in {name}",
-            str(name),
-            ", ".join(values) if values else None,
-            *self._received(),
-        )
+        raise error(*_header_fault(headers, name, reason), *self._received())
 
-    def _received(self) -> tuple[bytes, bytes, WSUpgradeResponse | None]:
-        return self._raw.removesuffix(_END_OF_HEAD), self._body, self.response
+
+def _parse(parser: HttpRequestParser | HttpResponseParser, data: bytes) -> str | None:
+    """Feed llhttp; what it finds wrong, None when there is nothing."""
+    try:
+        parser.feed_data(data)
+    except HttpParserUpgrade:
+        pass
+    except HttpParserError as exc:
+        return str(exc)
+    return None
+
+
+def _header_fault(headers: CIMultiDict[str], name: str, reason: str) -> tuple[str, str, str | None]:
+    """Description, name and value for a WSInvalidHeaderError."""
+    values = headers.getall(name, None)
+    received = "none" if values is None else ", ".join(map(repr, values))
+    return (
+        f"cannot upgrade, {reason}: received {name}: {received}",
+        str(name),
+        None if values is None else ", ".join(values),
+    )
 
 
 def _status(code: int, reason: str) -> HTTPStatus:
@@ -734,7 +773,8 @@ def _status(code: int, reason: str) -> HTTPStatus:
 
 def _members(headers: CIMultiDict[str], name: str) -> list[str]:
     """The members of a comma-separated list that may stand on several lines."""
-    return [member.strip(" \t") for line in headers.getall(name, ()) for member in line.split(",")]
+    members = [m.strip(" \t") for line in headers.getall(name, ()) for m in line.split(",")]
+    return [member for member in members if member]
 
 
 def _tokens(headers: CIMultiDict[str], name: str) -> list[str]:
@@ -812,10 +852,9 @@ def _checked(extra_headers: ExtraHeaders) -> CIMultiDict[str]:
         return headers
     pairs = extra_headers.items() if isinstance(extra_headers, Mapping) else extra_headers
     for pair in pairs:
-        try:
-            name, value = pair
-        except (TypeError, ValueError):
-            raise TypeError(f"a header must be a pair of name and value, not {pair!r}") from None
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise TypeError(f"a header must be a pair of name and value, not {pair!r}")
+        name, value = pair
         if not isinstance(name, str):
             raise TypeError(f"the name of a header must be a str, not {name!r}")
         if not _NAME.fullmatch(name):
