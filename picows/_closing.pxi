@@ -17,7 +17,6 @@ cdef int disconnect(Connection connection, bint graceful) except -1:
     underlying = transport.underlying_transport
     cancel_timer(connection)
     connection.state = STATE_CLOSING
-    transport.is_disconnected = True
     wake_pong_waiter(connection)
     if not graceful:
         underlying.abort()

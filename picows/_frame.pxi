@@ -40,12 +40,7 @@ cdef class WSFrame:
         """
         return PyMemoryView_FromObject(self)
 
-    cpdef WSCloseCode get_close_code(self) except *:
-        """The close code of a CLOSE frame, `WSCloseCode.NO_INFO` when there is none (RFC 6455 5.5.1).
-
-        A code without a name in `WSCloseCode`, such as the private 3000 to 4999, is a plain `int`.
-        Raises `TypeError` for a frame of another type.
-        """
+    cdef WSCloseCode get_close_code(self) except *:
         check_close_frame(self)
         cdef uint16_t code
         parse_close_payload(<uint8_t*>self.payload_ptr, self.payload_size, &code)
@@ -123,8 +118,23 @@ cdef inline void empty_frame(WSFrame frame) noexcept:
     frame.tail_size = 0
 
 
+cdef inline object named_close_code(int code):
+    """The member of WSCloseCode; a code without a name, such as a private one, as a plain int."""
+    return close_codes.get(code, code)
+
+
+def get_close_code(WSFrame self not None):
+    """The close code of a CLOSE frame, `WSCloseCode.NO_INFO` when there is none (RFC 6455 5.5.1).
+
+    A code without a name in `WSCloseCode`, such as the private 3000 to 4999, is a plain `int`.
+    Raises `TypeError` for a frame of another type.
+    """
+    return named_close_code(self.get_close_code())
+
+
 # The fields of a frame as Python attributes. Cython's own `readonly` attributes cannot refuse a frame that was kept past
-# its callback, and build an enum member anew at each use; so descriptors of ours stand in the type instead.
+# its callback, and build an enum member anew at each use; so descriptors of ours stand in the type instead. The close
+# code is there for the same reason: a C enum would make a nameless member of the private codes.
 cdef object get_msg_type(object frame, void* closure):
     check_frame(<WSFrame>frame)
     return msg_types[(<WSFrame>frame).msg_type]
@@ -178,6 +188,7 @@ cdef int add_frame_attributes() except -1:
     attributes = <object>frame_type.tp_dict
     for i in range(8):
         attributes[frame_fields[i].name.decode()] = PyDescr_NewGetSet(frame_type, &frame_fields[i])
+    attributes["get_close_code"] = get_close_code
     PyType_Modified(frame_type)
     return 0
 

@@ -473,11 +473,12 @@ cdef int is_for_listener(Connection connection, WSFrame frame) except -1:
     if connection.awaits_pong and connection.listener.is_user_specific_pong(frame):
         pong_received(connection)
         return False
-    if frame.msg_type == WSMsgType.PING:
-        if connection.options.enable_auto_pong:
+    if frame.msg_type == WSMsgType.PING and connection.options.enable_auto_pong:
+        if can_send(connection):
             send_frame(connection, WSMsgType.PONG, <const uint8_t*>frame.payload_ptr, frame.payload_size,
                        True, False, False, False)
-    elif frame.msg_type == WSMsgType.CLOSE:
+        return False
+    if frame.msg_type == WSMsgType.CLOSE:
         note_received_close(connection, frame)
     return True
 
@@ -486,8 +487,8 @@ cdef int note_received_close(Connection connection, WSFrame frame) except -1:
     cdef WSTransport transport = connection.transport
     connection.close_received = True
     sent = transport.close_handshake.sent if transport.close_handshake is not None else None
-    transport.close_handshake = WSCloseHandshake(
-        sent, WSCloseInfo(close_codes.get(frame.get_close_code(), frame.get_close_code()), frame.get_close_reason()), sent is None)
+    received = WSCloseInfo(named_close_code(frame.get_close_code()), frame.get_close_reason())
+    transport.close_handshake = WSCloseHandshake(sent, received, sent is None)
     return 0
 
 

@@ -397,7 +397,7 @@ cdef int send_close_frame(Connection connection, int code, bytes reason) except 
         size = write_close_payload(payload, code, <const uint8_t*>PyBytes_AS_STRING(reason), PyBytes_GET_SIZE(reason))
     send_frame(connection, WSMsgType.CLOSE, payload, size, True, False, False, False)
     transport.is_close_frame_sent = True
-    sent = WSCloseInfo(close_codes.get(code, code), reason.decode() if reason else None)
+    sent = WSCloseInfo(named_close_code(code), reason.decode() if reason else None)
     received = transport.close_handshake.recv if transport.close_handshake is not None else None
     transport.close_handshake = WSCloseHandshake(sent, received, received is not None)
     return 0

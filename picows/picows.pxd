@@ -53,7 +53,7 @@ cdef class WSFrame:
     cpdef str get_payload_as_utf8_text(self)
     cpdef str get_payload_as_ascii_text(self)
     cpdef object get_payload_as_memoryview(self)
-    cpdef WSCloseCode get_close_code(self) except *
+    cdef WSCloseCode get_close_code(self) except *
     cpdef object get_close_message(self)
     cpdef object get_close_reason(self)
 
