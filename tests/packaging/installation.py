@@ -1,0 +1,57 @@
+"""The package as a user gets it: an sdist of this checkout, a wheel of that sdist, installed in a folder of its own."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[2]
+
+# Nothing else of the checkout: the list of files in an old egg-info would go into the sdist.
+SOURCES = ["HISTORY.rst", "LICENSE", "MANIFEST.in", "README.rst", "examples", "picows", "pyproject.toml", "setup.py"]
+
+
+@dataclass(frozen=True)
+class Installation:
+    sdist: Path
+    wheel: Path
+    site: Path  # what stands for site-packages
+    elsewhere: Path  # an empty folder to run in, so that the checkout is not imported
+
+    def run(self, *args: str, cwd: Path | None = None) -> str:
+        """Run the interpreter of the tests with the installed package; returns what it printed."""
+        environment = {**os.environ, "PYTHONPATH": str(self.site)}
+        return run([sys.executable, *args], cwd or self.elsewhere, environment)
+
+
+def run(command: list[str], cwd: Path, environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stdout}"
+    return done.stdout
+
+
+@functools.cache
+def install(folder: Path) -> Installation:
+    """Build and install in the new `folder`, once, by the tools of the test environment: the network is not used."""
+    folder.mkdir()
+    source, site, elsewhere = folder / "source", folder / "site", folder / "elsewhere"
+    elsewhere.mkdir()
+    source.mkdir()
+    for name in SOURCES:
+        if (CHECKOUT / name).is_dir():
+            shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(CHECKOUT / name, source / name)
+    run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source)], elsewhere)
+    (sdist,) = folder.glob("*.tar.gz")
+    (wheel,) = folder.glob("*.whl")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
+    run([*pip, "--target", str(site), str(wheel)], elsewhere)
+    return Installation(sdist, wheel, site, elsewhere)

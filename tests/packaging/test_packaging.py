@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+
+import picows
+from tests.packaging.installation import CHECKOUT, Installation
+
+BUILT = (".so", ".pyd", ".o", ".c", ".html", ".pyc")
+
+
+def test_the_compiled_modules_are_the_installed_ones(installation: Installation) -> None:
+    printed = installation.run(
+        "-c", "import picows._codec, picows.picows; print(picows._codec.__file__, picows.picows.__file__)"
+    )
+    for file, name in zip(printed.split(), ("_codec", "picows")):
+        assert file == str(installation.site / "picows" / name) + sysconfig.get_config_var("EXT_SUFFIX")
+
+
+def test_every_public_name_comes_with_the_installed_package(installation: Installation) -> None:
+    printed = installation.run("-c", "from picows import *; import picows; print(*sorted(picows.__all__))")
+    assert printed.split() == sorted(picows.__all__)
+
+
+def test_the_wheel_holds_what_cython_and_type_checkers_read(installation: Installation) -> None:
+    with zipfile.ZipFile(installation.wheel) as wheel:
+        names = set(wheel.namelist())
+    sources = {
+        str(path.relative_to(CHECKOUT))
+        for path in (CHECKOUT / "picows").rglob("*")
+        if path.suffix in (".h", ".pxd", ".pxi", ".py", ".pyi", ".pyx") or path.name == "py.typed"
+    }
+    assert {"picows/picows.pxd", "picows/picows.pyi", "picows/py.typed"} <= sources
+    assert sources <= names
+    extensions = {name for name in names if name.endswith(sysconfig.get_config_var("EXT_SUFFIX"))}
+    assert {Path(name).name.split(".")[0] for name in extensions} == {"_codec", "picows"}
+    metadata = {name for name in names if ".dist-info/" in name}
+    assert names - metadata - extensions == sources
+
+
+def test_the_sdist_holds_sources_only(installation: Installation) -> None:
+    with tarfile.open(installation.sdist) as sdist:
+        names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
+    assert {"picows/picows.pyx", "picows/_codec.pxd", "setup.py", "HISTORY.rst", "examples/localhost.pem"} <= names
+    assert not [name for name in names if name.endswith(BUILT)]
+
+
+def test_the_metadata_names_the_version_and_the_dependencies(installation: Installation) -> None:
+    printed = installation.run(
+        "-c",
+        "from importlib.metadata import metadata, requires, version\n"
+        "print(version('picows'), metadata('picows')['Requires-Python'])\n"
+        "print(*[requirement for requirement in requires('picows') if 'extra' not in requirement])",
+    )
+    version, python, *requirements = printed.split()
+    assert version == picows.__version__
+    assert python == ">=3.9"
+    assert [text.split(">")[0] for text in requirements] == ["httptools", "multidict", "python-socks[asyncio]"]

@@ -1,0 +1,48 @@
+"""The build in place: what the rest of the tests run on is what they are meant to run on."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import picows
+import picows._codec
+import picows.picows
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+def requirement_names(text: str) -> set[str]:
+    return {re.split(r"[\s;<>=#]", line)[0] for line in text.splitlines() if re.match(r"\w", line)}
+
+
+@pytest.mark.parametrize("module", [picows._codec, picows.picows])
+def test_the_compiled_module_is_loaded(module: object) -> None:
+    assert str(module.__file__).endswith(sysconfig.get_config_var("EXT_SUFFIX"))  # type: ignore[attr-defined]
+
+
+def test_the_version_stands_in_both_places() -> None:
+    pyproject = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
+    (version,) = re.findall(r'^version = "(.*?)"', pyproject, re.MULTILINE)
+    assert picows.__version__ == version
+
+
+def test_the_test_environment_holds_all_that_the_package_depends_on() -> None:
+    pyproject = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
+    dependencies = re.findall(r'^ *"(.*?)",  #', pyproject, re.MULTILINE)
+    extras = re.findall(r'^\w+ = \["(.*?)"\]  #', pyproject, re.MULTILINE)
+    needed = requirement_names("\n".join(dependencies + extras))
+    assert {"httptools", "multidict", "python-socks[asyncio]", "aiofastnet", "uvloop"} <= needed
+    assert needed <= requirement_names((CHECKOUT / "requirements-test.txt").read_text(encoding="utf-8"))
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this CPython has a GIL")
+def test_the_gil_stays_off() -> None:
+    # A process of its own: the tests may have imported something that turned it on.
+    script = "import sys, picows, aiofastnet; sys.exit(sys._is_gil_enabled())"
+    subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=CHECKOUT, check=True)

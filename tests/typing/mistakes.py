@@ -1,0 +1,20 @@
+"""A user's mistakes: mypy has to object to each line that is marked so."""
+
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+
+
+class Client(WSListener):
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        transport.send(WSMsgType.TEXT, 5)  # mistake
+        transport.send("text", b"")  # mistake
+        transport.send_ping(message=1.0)  # mistake
+        frame.fin = False  # mistake
+        frame.get_payload()  # mistake
+
+    def on_ws_connected(self, transport: WSTransport, extra: int) -> None: ...  # mistake
+
+
+async def main() -> None:
+    await ws_connect(Client)  # mistake
+    await ws_connect(Client, b"ws://127.0.0.1/")  # mistake
+    await ws_connect(Client, "ws://127.0.0.1/", max_frame_size="big")  # mistake
