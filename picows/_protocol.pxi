@@ -61,7 +61,7 @@ cdef class Connection:
         object loop
         object request              # client: the WSUpgradeRequest to be sent
         object handshake            # RequestReader or ResponseReader, until the upgrade is done
-        object upgrade_waiter       # client: a future, until the upgrade is done
+        object upgrade_waiter       # client: a future that tells how the upgrade ended
         object timer                # of the phase: handshake, auto ping, linger
         object error                # client: what wait_disconnected raises
         list disconnect_waiters     # futures, made when somebody waits
@@ -84,6 +84,7 @@ cdef class Connection:
         bint awaits_pong
         bint measuring
         bint writing_closed
+        bint slow_peer_noted
         bint debug
 
     def __cinit__(self, ConnectionOptions options not None, request=None):
@@ -127,7 +128,7 @@ cdef class Connection:
             bint was_upgraded = listener is not None and self.state != STATE_HANDSHAKE
         if self.state == STATE_CLOSED:
             return
-        if self.upgrade_waiter is not None:
+        if awaits_upgrade(self):
             self._fail_upgrade(exc)
         self.state = STATE_CLOSED
         self.fd = -1
@@ -151,14 +152,15 @@ cdef class Connection:
             self.buffer = None
 
     def eof_received(self):
-        if self.upgrade_waiter is not None:
+        if awaits_upgrade(self):
             self._fail_upgrade(None)
         # None lets the transport close, after it has written what it holds.
 
     def pause_writing(self):
         if self.listener is None:
             return
-        if not overrides_pause_writing(self.listener):
+        if not self.slow_peer_noted and not overrides_pause_writing(self.listener):
+            self.slow_peer_noted = True
             self.options.logger.info(
                 "the peer is slow: %d bytes wait to be sent; override pause_writing to stop producing meanwhile",
                 self.transport.underlying_transport.get_write_buffer_size())
@@ -183,16 +185,17 @@ cdef class Connection:
         if PyThread_get_thread_ident() != self.thread_id:
             raise RuntimeError(
                 f"the connection belongs to thread {self.thread_id}, but its loop now runs in thread {PyThread_get_thread_ident()}")
-        if self.delivering:
-            # A loop was run inside a callback and has read more: the frame there keeps its block, this goes elsewhere.
-            buffer = ReadBuffer(<Py_ssize_t>unread + SHARED_READ_SIZE)
-            reader_attach(&self.reader, buffer.data, buffer.capacity)
-            self.buffer = buffer
-        elif self.buffer is not None:
+        if self.buffer is not None and not self.delivering:
             reader_space(&self.reader, &space)
-        if space or self.delivering:
+        if space == 0 and (self.delivering or unread > SHARED_READ_SIZE // 2):
+            # A loop was run inside a callback and reads more, or it was stopped there: the frame of that callback keeps
+            # its block, all behind it goes elsewhere.
+            self.buffer = ReadBuffer(<Py_ssize_t>unread + SHARED_READ_SIZE)
+            reader_attach(&self.reader, self.buffer.data, self.buffer.capacity)
+            reader_space(&self.reader, &space)
+        if space:
             buffer = self.buffer
-            buffer.lent_from = buffer.capacity - <Py_ssize_t>space if space else <Py_ssize_t>unread
+            buffer.lent_from = buffer.capacity - <Py_ssize_t>space
         else:
             # An incomplete small frame goes to the front of the shared block when there is more: see buffer_updated.
             buffer = take_read_buffer(self.memory)
@@ -205,7 +208,7 @@ cdef class Connection:
         cdef ReadBuffer buffer = self.lent
         self.lent = None
         buffer.is_lent = False
-        if self.state == STATE_OPEN:
+        if self.state == STATE_OPEN and not self.close_received:
             if self.options.enable_auto_ping:
                 self.last_received = monotonic()
             if buffer is not self.buffer:
@@ -214,7 +217,7 @@ cdef class Connection:
             deliver(self)
         elif self.state == STATE_HANDSHAKE:
             self._handshake_received(buffer, size)
-        elif self.state == STATE_CLOSING:
+        else:
             # Read and dropped: unread bytes would make the kernel reset the connection.
             self.last_received = monotonic()
 
@@ -275,19 +278,17 @@ cdef class Connection:
 
     def _accept_response(self, response):
         self.transport.response = response
-        waiter = self.upgrade_waiter
-        self.upgrade_waiter = None
         try:
             listener = self.options.listener_factory(self.transport.request, response)
             if not isinstance(listener, WSListener):
                 raise TypeError(f"the listener factory returned a {type(listener).__name__}, expected a WSListener")
         except Exception as error:
-            set_exception(waiter, error)
+            set_exception(self.upgrade_waiter, error)
             disconnect(self, False)
             return
         self._open(listener)
-        if not waiter.done():
-            waiter.set_result(None)
+        if awaits_upgrade(self):
+            self.upgrade_waiter.set_result(None)
 
     def _open(self, WSListener listener):
         cancel_timer(self)
@@ -301,9 +302,7 @@ cdef class Connection:
 
     def _handshake_failed(self, error):
         if self.is_client:
-            waiter = self.upgrade_waiter
-            self.upgrade_waiter = None
-            set_exception(waiter, error)
+            set_exception(self.upgrade_waiter, error)
             disconnect(self, False)
             return
         if self.debug:
@@ -313,21 +312,17 @@ cdef class Connection:
         disconnect(self, True)
 
     def _fail_upgrade(self, exc):
-        waiter = self.upgrade_waiter
-        self.upgrade_waiter = None
         if exc is None:
             try:
                 self.handshake.feed_eof()
             except WSError as error:
                 exc = error
-        set_exception(waiter, exc)
+        set_exception(self.upgrade_waiter, exc)
 
     def _on_handshake_timeout(self):
         self.timer = None
-        if self.upgrade_waiter is not None:
-            waiter = self.upgrade_waiter
-            self.upgrade_waiter = None
-            set_exception(waiter, asyncio.TimeoutError(
+        if awaits_upgrade(self):
+            set_exception(self.upgrade_waiter, asyncio.TimeoutError(
                 f"the server did not finish the opening handshake within {self.options.handshake_timeout} seconds"))
         elif self.debug:
             self.options.logger.log(PICOWS_DEBUG_LL, "the client did not finish the opening handshake in time")
@@ -343,13 +338,13 @@ cdef class Connection:
 
     async def wait_upgraded(self):
         """Client: wait until the opening handshake is done. Raises what ended it otherwise; cancelling it aborts."""
-        waiter = self.upgrade_waiter
-        if waiter is not None:
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                disconnect(self, False)
-                raise
+        try:
+            await self.upgrade_waiter
+        except asyncio.CancelledError:
+            disconnect(self, False)
+            raise
+        finally:
+            self.upgrade_waiter = None
 
     async def _measure_roundtrip_time(self, int rounds):
         return await measure_roundtrip_time(self, rounds)
@@ -449,7 +444,7 @@ cdef int settle(Connection connection, ReadBuffer buffer) except -1:
         size_t unread = reader_unread(reader)
         size_t needed
         ReadBuffer own
-    if unread == 0 or connection.state != STATE_OPEN:
+    if unread == 0 or connection.state != STATE_OPEN or connection.close_received:
         reader.data = NULL
         reader.capacity = reader.start = reader.end = 0
         connection.buffer = None
@@ -496,6 +491,10 @@ cdef inline void cancel_timer(Connection connection):
     if connection.timer is not None:
         connection.timer.cancel()
         connection.timer = None
+
+
+cdef inline bint awaits_upgrade(Connection connection):
+    return connection.upgrade_waiter is not None and not connection.upgrade_waiter.done()
 
 
 cdef void set_exception(object waiter, object error):
