@@ -39,9 +39,12 @@ cdef class ReadBuffer:
     def __len__(self):
         return self.capacity - self.lent_from
 
+    # asyncio's TLS transports fill a buffer by slices of it.
     def __getitem__(self, index):
-        # asyncio's TLS transports fill a buffer by slices of it.
         return memoryview(self)[index]
+
+    def __setitem__(self, index, data):
+        memoryview(self)[index] = data
 
     def __getbuffer__(self, Py_buffer* view, int flags):
         # Only the transport comes here; payload views are made by WSFrame.

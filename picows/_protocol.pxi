@@ -386,7 +386,7 @@ cdef int deliver(Connection connection) except -1:
                 connection.options.logger.exception("on_ws_frame failed, the connection stays open")
     finally:
         connection.delivering = nested
-        if connection.buffer is not buffer:
+        if buffer is not None and connection.buffer is not buffer:
             give_back(connection.memory, buffer)
         if connection.buffer is not None:
             settle(connection, connection.buffer)
