@@ -86,7 +86,7 @@ cdef inline size_t reader_unread(const Reader* r) noexcept nogil:
 # the present buffer. The payload of the last frame stays where it was.
 cdef inline void reader_attach(Reader* r, uint8_t* data, size_t capacity) noexcept nogil:
     cdef size_t unread = reader_unread(r)
-    if unread:
+    if unread and data != r.data + r.start:
         memmove(data, r.data + r.start, unread)
     r.data = data
     r.capacity = capacity
