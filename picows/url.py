@@ -21,6 +21,7 @@ _PARTS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(?:\?([^#]*))
 _NETLOC = re.compile(
     r"(?:(?P<userinfo>.*)@)?(?P<host>\[[^\[\]]*\]|[^:@\[\]]*)(?::(?P<port>[^:]*))?"
 )
+_IPV6_LITERAL = re.compile(r"\[([0-9A-Fa-f:.]+)(?:%25([A-Za-z0-9._~-]+))?\]")  # RFC 6874
 _HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _PORT = re.compile(r"[0-9]{1,5}")
 
@@ -132,12 +133,12 @@ def _host(url: str, host: str) -> str:
     if not host:
         raise WSInvalidURL(url, "hostname isn't provided")
     if host[0] == "[":
-        address, _, zone = host[1:-1].partition("%25")  # RFC 6874: [fe80::1%25eth0]
+        literal = _IPV6_LITERAL.fullmatch(host)
         try:
-            IPv6Address(address)
+            address = IPv6Address(literal[1] if literal else host).compressed
         except ValueError:
             raise WSInvalidURL(url, f"{host} isn't an IPv6 address") from None
-        return f"{address.lower()}%{zone}" if zone else address.lower()
+        return f"{address}%{literal[2]}" if literal and literal[2] else address
     try:
         name = host.encode("idna").decode().lower()
     except UnicodeError as exc:

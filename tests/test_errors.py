@@ -1,0 +1,86 @@
+"""Errors: their tree, what they carry, and that they survive being copied to another process."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+from picows.errors import (
+    WSError,
+    WSHandshakeError,
+    WSInvalidHeaderError,
+    WSInvalidMessageError,
+    WSInvalidStatusError,
+    WSInvalidUpgradeError,
+    WSInvalidURL,
+    WSProtocolError,
+)
+from picows.upgrade import WSUpgradeResponse
+
+HANDSHAKE = (WSHandshakeError, WSInvalidMessageError, WSInvalidStatusError)
+HEADER = (WSInvalidHeaderError, WSInvalidUpgradeError)
+
+
+def test_tree() -> None:
+    assert all(issubclass(error, WSHandshakeError) for error in (*HANDSHAKE, *HEADER))
+    roots = (WSHandshakeError, WSProtocolError, WSInvalidURL)
+    assert all(issubclass(error, WSError) for error in roots)
+    assert not any(issubclass(error, OSError) for error in roots)  # those pass through unwrapped
+    assert issubclass(WSInvalidUpgradeError, WSInvalidHeaderError)
+    assert issubclass(WSInvalidURL, ValueError)
+
+
+@pytest.mark.parametrize("cls", HANDSHAKE)
+def test_handshake_errors(cls: type[WSHandshakeError]) -> None:
+    response = WSUpgradeResponse.create_ok_response()
+    error = cls("what", b"head", b"body", response)
+    assert str(error) == "what"
+    assert (error.raw_header, error.raw_body, error.response) == (b"head", b"body", response)
+    bare = cls("what")
+    assert (bare.raw_header, bare.raw_body, bare.response) == (None, None, None)
+    assert vars(cls("what", raw_body=b"x")) == {
+        "raw_header": None,
+        "raw_body": b"x",
+        "response": None,
+    }
+
+
+@pytest.mark.parametrize("cls", HEADER)
+def test_header_errors(cls: type[WSInvalidHeaderError]) -> None:
+    error = cls("what", "Upgrade", "h2c", b"head", b"body")
+    assert str(error) == "what"
+    assert (error.name, error.value) == ("Upgrade", "h2c")
+    assert (error.raw_header, error.raw_body, error.response) == (b"head", b"body", None)
+    assert cls("what", "Upgrade").value is None
+
+
+def test_protocol_error() -> None:
+    error = WSProtocolError(1002, "what")
+    assert (error.code, error.message, str(error)) == (1002, "what", "what")
+    assert error.args == (1002, "what")
+
+
+def test_invalid_url() -> None:
+    error = WSInvalidURL("ws:", "no host")
+    assert (error.url, error.msg) == ("ws:", "no host")
+    assert str(error) == "ws: isn't a valid URL: no host"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        WSError("what"),
+        WSHandshakeError("what", b"head"),
+        WSInvalidHeaderError("what", "Upgrade", "h2c", b"head"),
+        WSProtocolError(1002, "what"),
+        WSInvalidURL("ws:", "no host"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_can_be_copied(error: WSError) -> None:
+    for again in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert vars(again) == vars(error)
