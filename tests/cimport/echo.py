@@ -1,6 +1,7 @@
 """Runs the compiled listener against an echo server and prints what it received."""
 
 import asyncio
+import sys
 
 from user_listener import UserListener, strategies
 
@@ -27,3 +28,5 @@ async def main():
 
 
 asyncio.run(main())
+if hasattr(sys, "_is_gil_enabled"):
+    assert sys._is_gil_enabled() == ("t" not in sys.abiflags), "importing picows turned the GIL on"

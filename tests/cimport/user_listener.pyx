@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, freethreading_compatible=True
 """What a user of the Cython interface writes: a listener that is a C class, frames read and sent at C cost."""
 
 from libc.stdlib cimport free, malloc
