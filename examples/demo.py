@@ -113,7 +113,8 @@ class TimedClient(WSListener):
 
 async def measure(url: str, message: bytes, seconds: float) -> TimedClient:
     context = ssl.create_default_context(cafile=CERTIFICATE) if url.startswith("wss:") else None
-    transport, client = await ws_connect(lambda: TimedClient(message, seconds), url, ssl_context=context)
+    client = TimedClient(message, seconds)
+    transport, _ = await ws_connect(lambda: client, url, ssl_context=context)
     await transport.wait_disconnected()
     return client
 
