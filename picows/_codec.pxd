@@ -49,16 +49,16 @@ cdef struct Frame:
     size_t tail_size        # bytes already received behind this frame
     uint8_t opcode
     bint fin, rsv1, rsv2, rsv3
-    bint last_in_buffer     # no further complete and sound header with its whole payload is waiting
+    bint last_in_buffer     # no further whole and sound frame is waiting behind this one
 
 # A complete, accepted header.
 cdef struct Header:
     size_t size             # of the header itself; 0: none is known
     size_t payload_size
-    uint32_t key            # as its four bytes lie in memory; meaningless when frames come unmasked
+    uint32_t key            # as its four bytes lie in memory; 0 when frames come unmasked
     uint8_t first           # FIN, RSV1..3, opcode
 
-# The bytes received and not yet parsed are data[start:end]. The memory is the owner's: a reader neither allocates nor frees.
+# The bytes received and not yet parsed are data[start:end]. The memory is borrowed: a reader neither allocates nor frees.
 cdef struct Reader:
     uint8_t* data
     size_t capacity, start, end
@@ -99,8 +99,8 @@ cdef inline size_t reader_needed(const Reader* r) noexcept nogil:
     return r.header.size + r.header.payload_size if r.header.size else 0
 
 
-# Where to receive up to n bytes. When nothing is unread, that is the start of the buffer again: payloads delivered before
-# are then overwritten, so attach another buffer first when somebody still looks at them.
+# Where to receive up to n bytes. When nothing is unread, that is the start of the buffer again: payloads delivered
+# before are then overwritten, so attach another buffer first when somebody still looks at them.
 cdef inline uint8_t* reader_space(Reader* r, size_t* n) noexcept nogil:
     if r.start == r.end:
         r.start = r.end = 0
@@ -113,8 +113,8 @@ cdef inline void reader_commit(Reader* r, size_t n) noexcept nogil:
     r.end += n
 
 
-# The extended payload length (section 5.2), of which n bytes are there. A fault is found by the first byte that makes it
-# certain: whatever is missing, the length is between `low` and `high`.
+# The extended payload length (section 5.2), of which n bytes are there. A fault is found by the first byte that makes
+# it certain: whatever is missing, the length is between `low` and `high`.
 cdef inline Status _parse_long_size(
     const uint8_t* p, size_t n, size_t width, uint64_t max_frame_size, uint64_t* size
 ) noexcept nogil:
@@ -140,7 +140,7 @@ cdef inline Status _parse_long_size(
     return STATUS_FRAME if missing == 0 else STATUS_NEED_MORE
 
 
-# The header in the first of the n bytes at p. STATUS_FRAME: *header is complete. Otherwise it is untouched.
+# The header in the first of the n bytes at p. STATUS_FRAME: *header is complete; otherwise its size is untouched.
 cdef inline Status parse_header(
     const uint8_t* p, size_t n, bint expect_masked, uint64_t max_frame_size, Header* header
 ) noexcept nogil:
@@ -172,6 +172,7 @@ cdef inline Status parse_header(
         size += width
     elif payload_size > max_frame_size:
         return ERR_FRAME_TOO_BIG
+    header.key = 0
     if expect_masked:
         if n < size + 4:
             return STATUS_NEED_MORE
@@ -183,35 +184,39 @@ cdef inline Status parse_header(
     return STATUS_FRAME
 
 
-# Make the header of the frame at `start` known. Changes nothing but r.header.
-cdef inline Status _peek(Reader* r) noexcept nogil:
-    return parse_header(r.data + r.start, r.end - r.start, r.expect_masked, r.max_frame_size, &r.header)
+# What waits at `start`: a whole and sound frame (STATUS_FRAME), part of one, or a fault. Changes nothing but r.header,
+# which is the header of the frame at `start` as soon as that is complete.
+cdef inline Status _look(Reader* r) noexcept nogil:
+    cdef const uint8_t* p = r.data + r.start
+    cdef size_t n = r.end - r.start
+    cdef uint8_t close[MAX_CONTROL_PAYLOAD]
+    cdef uint16_t code
+    cdef Status status
+    if r.header.size == 0:
+        status = parse_header(p, n, r.expect_masked, r.max_frame_size, &r.header)
+        if status != STATUS_FRAME:
+            return status
+    if n - r.header.size < r.header.payload_size:
+        return STATUS_NEED_MORE
+    if r.header.first & 0x0F == OPCODE_CLOSE:
+        mask_copy(close, p + r.header.size, r.header.payload_size, r.header.key)
+        return parse_close_payload(close, r.header.payload_size, &code)
+    return STATUS_FRAME
 
 
-cdef inline bint _is_whole(const Reader* r) noexcept nogil:
-    return r.end - r.start - r.header.size >= r.header.payload_size
-
-
-# STATUS_FRAME: r.frame is the next frame, its payload unmasked in place, valid until the buffer is moved or received into.
+# STATUS_FRAME: r.frame is the next frame, its payload unmasked in place, valid until the buffer is received into.
 # STATUS_NEED_MORE: receive more; reader_needed() knows how much memory the frame takes.
 # Anything else: the fault of the frame at `start`, from now on the answer of every call.
 # Faults are found in this order: reserved opcode, fragmented control, mask, control length, length encoding, frame
 # size, and, when the frame is whole, the payload of a CLOSE.
 cdef inline Status reader_next(Reader* r) noexcept nogil:
-    cdef Status status
-    cdef uint16_t code
-    cdef uint8_t first
     cdef Frame* frame = &r.frame
-    if r.header.size == 0:
-        if r.fault != STATUS_FRAME:
-            return r.fault
-        status = _peek(r)
-        if status != STATUS_FRAME:
-            if status != STATUS_NEED_MORE:
-                r.fault = status
-            return status
-    if not _is_whole(r):
-        return STATUS_NEED_MORE
+    cdef uint8_t first
+    cdef Status status = r.fault if r.fault != STATUS_FRAME else _look(r)
+    if status != STATUS_FRAME:
+        if status != STATUS_NEED_MORE:
+            r.fault = status
+        return status
 
     first = r.header.first
     frame.payload = r.data + r.start + r.header.size
@@ -223,17 +228,12 @@ cdef inline Status reader_next(Reader* r) noexcept nogil:
     frame.rsv3 = first >> 4 & 1
     if r.expect_masked:
         mask_copy(frame.payload, frame.payload, frame.payload_size, r.header.key)
-    r.header.size = 0
-    if frame.opcode == OPCODE_CLOSE:
-        status = parse_close_payload(frame.payload, frame.payload_size, &code)
-        if status != STATUS_FRAME:
-            r.fault = status
-            return status
 
-    r.start = <size_t>(frame.payload - r.data) + frame.payload_size
+    r.start += r.header.size + r.header.payload_size
+    r.header.size = 0
     frame.tail_size = r.end - r.start
-    # A fault in the next header is not this frame's: the next call finds it again and reports it.
-    frame.last_in_buffer = _peek(r) != STATUS_FRAME or not _is_whole(r)
+    # A fault in the next frame is not this frame's: the next call finds it again and reports it.
+    frame.last_in_buffer = _look(r) != STATUS_FRAME
     return STATUS_FRAME
 
 
@@ -333,7 +333,7 @@ cdef inline const char* status_sentence(Status status) noexcept nogil:
     if status == ERR_LENGTH_TOP_BIT:
         return b"received a 64-bit payload length with its top bit set, expected it to be clear"
     if status == ERR_FRAME_TOO_BIG:
-        return b"received the header of a frame with a payload over max_frame_size, expected at most max_frame_size bytes"
+        return b"received a frame header with a payload size over max_frame_size, expected at most that"
     if status == ERR_CLOSE_SIZE:
         return b"received a CLOSE frame with 1 byte of payload, expected none, or 2 of a close code and a reason"
     if status == ERR_CLOSE_CODE:

@@ -1,7 +1,8 @@
 """A face of the frame codec on plain bytes, for tests and fuzzing; the connection uses the C functions of _codec.pxd.
 
-It decides nothing about frames. It owns memory the way a connection does: a frame that is incomplete moves to a buffer of
-exactly its size as soon as that is known. All blocks come straight from malloc(), so that a sanitizer guards both their ends.
+It decides nothing about frames. It owns memory the way a connection does: a frame that is incomplete moves to a buffer
+of exactly its size as soon as that is known. A reader's blocks come straight from malloc(), so that a sanitizer guards
+both their ends.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -139,12 +140,12 @@ cdef class FrameReader:
         return frames
 
 
-def frame_header(uint8_t opcode, size_t payload_size, *, bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False,
-                 bytes mask_key=None):
+def frame_header(uint8_t opcode, size_t payload_size, *, bint fin=True, bint rsv1=False, bint rsv2=False,
+                 bint rsv3=False, bytes mask_key=None):
     """The header of a frame (RFC 6455 section 5.2), as bytes; masked when mask_key, 4 bytes, is given.
 
-    Nothing is checked but the ranges, so that faulty frames can be made too: ValueError for an opcode over 15 or a key of
-    another size, OverflowError for numbers that do not fit.
+    Nothing is checked but the ranges, so that faulty frames can be made too: ValueError for an opcode over 15 or a key
+    of another size, OverflowError for numbers that do not fit.
     """
     cdef bint masked = mask_key is not None
     cdef uint32_t key = key_of(mask_key) if masked else 0
@@ -168,7 +169,7 @@ def write_frame(uint8_t opcode, bytes payload not None=b"", *, bint fin=True, bi
 
 
 def mask(bytes data not None, bytes key not None):
-    """The data masked, or unmasked, with the 4 bytes of `key` (RFC 6455 section 5.3). ValueError for another key size."""
+    """The data masked, or unmasked, with the 4 bytes of `key` (RFC 6455 section 5.3). ValueError for another size."""
     cdef bytes masked = PyBytes_FromStringAndSize(NULL, len(data))
     mask_copy(
         <uint8_t*>PyBytes_AS_STRING(masked), <const uint8_t*>PyBytes_AS_STRING(data), <size_t>len(data), key_of(key))
@@ -178,8 +179,8 @@ def mask(bytes data not None, bytes key not None):
 def mask_into(target, size_t target_offset, source, size_t source_offset, size_t size, bytes key not None):
     """Mask `size` bytes of the buffer `source` into the buffer `target`, each from its offset in bytes.
 
-    The two may be the same place. Raises ValueError when a range leaves its buffer, when the ranges overlap without being
-    the same, or when the key is not of 4 bytes.
+    The two may be the same place. Raises ValueError when a range leaves its buffer, when the ranges overlap without
+    being the same, or when the key is not of 4 bytes.
     """
     cdef Py_buffer dst, src
     cdef uint8_t* to
@@ -191,7 +192,7 @@ def mask_into(target, size_t target_offset, source, size_t source_offset, size_t
         try:
             for offset, length in ((target_offset, dst.len), (source_offset, src.len)):
                 if offset + size > length:
-                    raise ValueError(f"received {size} bytes at offset {offset}, expected a range within {length} bytes")
+                    raise ValueError(f"received {size} bytes at offset {offset}, expected a range within {length}")
             to = <uint8_t*>dst.buf + target_offset
             origin = <const uint8_t*>src.buf + source_offset
             if to != origin and to < origin + size and origin < to + size:
@@ -204,7 +205,7 @@ def mask_into(target, size_t target_offset, source, size_t source_offset, size_t
 
 
 def write_close(uint16_t code, bytes reason not None=b""):
-    """The payload of a CLOSE frame (RFC 6455 section 5.5.1); code 0 stands for an empty payload. Neither part is checked."""
+    """The payload of a CLOSE frame (RFC 6455 section 5.5.1); code 0 stands for an empty one. Neither part is checked."""
     cdef bytes payload = PyBytes_FromStringAndSize(NULL, len(reason) + 2)
     cdef size_t size = write_close_payload(
         <uint8_t*>PyBytes_AS_STRING(payload), code, <const uint8_t*>PyBytes_AS_STRING(reason), <size_t>len(reason))
@@ -212,7 +213,7 @@ def write_close(uint16_t code, bytes reason not None=b""):
 
 
 def parse_close(bytes payload not None):
-    """Code and reason of a CLOSE payload; (0, b"") when it is empty. Raises CodecError (RFC 6455 sections 5.5.1, 7.4)."""
+    """Code and reason of a CLOSE payload; (0, b"") when empty. Raises CodecError (RFC 6455 sections 5.5.1 and 7.4)."""
     cdef uint16_t code
     cdef Status status = parse_close_payload(<const uint8_t*>PyBytes_AS_STRING(payload), <size_t>len(payload), &code)
     if status != STATUS_FRAME:
@@ -226,7 +227,7 @@ def may_travel(uint32_t code):
 
 
 def is_utf8(*pieces):
-    """Whether the pieces, bytes each, joined are UTF-8 (RFC 3629): True, False, or None when they end inside a character."""
+    """Whether the pieces joined are UTF-8 (RFC 3629): True, False, or None when they end inside a character."""
     cdef uint32_t state = UTF8_ACCEPT
     cdef bytes piece
     for piece in pieces:

@@ -8,8 +8,8 @@
  * PICOWS_UTF8_ACCEPT: valid so far and not inside a character. PICOWS_UTF8_REJECT: invalid, and stays so.
  * Anything else: valid so far, more bytes of a character are due.
  *
- * The validator is a finite automaton. Each byte has a row of 64 bits which holds the next state of every state; a state
- * is the position of its six bits in the row, so that one shift is one step. Absent entries are zero, which is REJECT.
+ * The validator is a finite automaton. Each byte has a row of 64 bits which holds the next state of every state; a
+ * state is the position of its six bits in the row, so that one shift is one step. Absent entries are zero, REJECT.
  */
 #ifndef PICOWS_UTF8_H
 #define PICOWS_UTF8_H

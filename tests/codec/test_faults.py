@@ -72,7 +72,8 @@ class TestFault:
     def test_leaves_the_frames_in_front_of_it(self, who: bool, wire_hex: str, status: str) -> None:
         good = write_frame(1, b"ok", mask_key=KEY if who else None)
         reader = FrameReader(who, max_frame_size=LIMIT)
-        assert [frame.payload for frame in reader.feed(good * 2 + bytes.fromhex(wire_hex))] == [b"ok"] * 2
+        frames = reader.feed(good * 2 + bytes.fromhex(wire_hex))
+        assert [(frame.payload, frame.last_in_buffer) for frame in frames] == [(b"ok", False), (b"ok", True)]
         self.check(reader, status)
 
     def check(self, reader: FrameReader, status: str) -> None:
