@@ -48,7 +48,7 @@ cdef int auto_ping_due(Connection connection) except -1:
 cdef int no_reply(Connection connection) except -1:
     connection.options.logger.debug(
         "no reply to a ping within %s seconds, disconnecting", connection.options.auto_ping_reply_timeout)
-    send_close_frame(connection, WSCloseCode.GOING_AWAY, b"")
+    send_close_frame(connection, WSCloseCode.GOING_AWAY, b"no reply to a ping")
     return disconnect(connection, False)
 
 

@@ -380,7 +380,9 @@ cdef int deliver(Connection connection) except -1:
                 deliver_frames(connection)
                 break
             except Exception as error:
-                if connection.options.disconnect_on_exception or connection.state != STATE_OPEN:
+                # Whoever raises a WSProtocolError wants the connection closed.
+                if (connection.options.disconnect_on_exception or isinstance(error, WSProtocolError)
+                        or connection.state != STATE_OPEN):
                     callback_failed(connection, "on_ws_frame", error)
                     break
                 connection.options.logger.exception("on_ws_frame failed, the connection stays open")
@@ -481,7 +483,7 @@ cdef int is_for_listener(Connection connection, WSFrame frame) except -1:
 cdef int note_received_close(Connection connection, WSFrame frame) except -1:
     cdef WSTransport transport = connection.transport
     connection.close_received = True
-    sent = transport.close_handshake.sent if transport.close_handshake is not None else None
+    cdef WSCloseInfo sent = transport.close_handshake.sent if transport.close_handshake is not None else None
     received = WSCloseInfo(named_close_code(frame.get_close_code()), frame.get_close_reason())
     transport.close_handshake = WSCloseHandshake(sent, received, sent is None)
     return 0

@@ -1,25 +1,46 @@
 # WSTransport: what a user sends through, and the way of a frame to the socket.
 
-class WSCloseInfo(NamedTuple):
+@cython.final
+cdef class WSCloseInfo:
     """What a CLOSE frame said (RFC 6455 5.5.1).
 
     :param code: the close code, `WSCloseCode.NO_INFO` when there was none; a plain `int` when it has no name
-    :param reason: the reason, None when there was none
+    :param reason: the reason as `str`, None when there was none
     """
-    code: Union[WSCloseCode, int]
-    reason: Optional[str]
+
+    def __init__(self, code, reason):
+        self.code = code
+        self.reason = reason
+
+    def __eq__(self, other):
+        if not isinstance(other, WSCloseInfo):
+            return NotImplemented
+        return (self.code, self.reason) == ((<WSCloseInfo>other).code, (<WSCloseInfo>other).reason)
+
+    def __hash__(self):
+        return hash((self.code, self.reason))
+
+    def __repr__(self):
+        return f"WSCloseInfo(code={self.code!r}, reason={self.reason!r})"
 
 
-class WSCloseHandshake(NamedTuple):
+@cython.final
+cdef class WSCloseHandshake:
     """How far the closing handshake of a connection has come (RFC 6455 7.1).
 
     :param sent: what our CLOSE frame said, None while none was sent
     :param recv: what the peer's CLOSE frame said, None while none was received
     :param recv_then_sent: whether the peer began
     """
-    sent: Optional[WSCloseInfo]
-    recv: Optional[WSCloseInfo]
-    recv_then_sent: bool
+
+    def __init__(self, WSCloseInfo sent, WSCloseInfo recv, bint recv_then_sent):
+        self.sent = sent
+        self.recv = recv
+        self.recv_then_sent = recv_then_sent
+
+    def __repr__(self):
+        return (f"WSCloseHandshake(sent={self.sent!r}, recv={self.recv!r}, "
+                f"recv_then_sent={bool(self.recv_then_sent)})")
 
 
 cdef class WSTransport:
@@ -150,14 +171,14 @@ cdef class WSTransport:
 
         Waits for an auto ping that is under way, and holds auto ping back meanwhile.
 
-        :param rounds: how many pings, 1 or more
+        :param rounds: how many pings
         :returns: a list of `rounds` times in seconds
         :raises ConnectionResetError: when the connection ends meanwhile
-        :raises ValueError: when `rounds` is below 1
+        :raises ValueError: when `rounds` is negative
         """
         cdef Connection connection = checked_connection(self, "measure_roundtrip_time")
-        if rounds < 1:
-            raise ValueError(f"rounds is {rounds}, expected 1 or more")
+        if rounds < 0:
+            raise ValueError(f"rounds is {rounds}, expected 0 or more")
         return await connection._measure_roundtrip_time(rounds)
 
 

@@ -195,26 +195,26 @@ async def ws_connect(
     request = target.request()
     redirects = 0
     while True:
-        transport, protocol = await dial(
-            asyncio.get_running_loop(),
-            functools.partial(WSProtocol, options, request),
-            target.url,
-            ssl_context=ssl_context,
-            proxy=proxy,
-            proxy_ssl_context=proxy_ssl_context,
-            socket_factory=socket_factory,
-            use_aiofastnet=aiofastnet,
-            timeout=websocket_handshake_timeout,
-            kwargs=target.kwargs,
-        )
-        assert isinstance(protocol, WSProtocol)
-        # The connection may end, and forget it, before we are told that it was upgraded.
-        ws_transport = protocol.transport
+        protocol = WSProtocol(options, request)
         try:
+            await dial(
+                asyncio.get_running_loop(),
+                protocol,
+                target.url,
+                ssl_context=ssl_context,
+                proxy=proxy,
+                proxy_ssl_context=proxy_ssl_context,
+                socket_factory=socket_factory,
+                use_aiofastnet=aiofastnet,
+                timeout=websocket_handshake_timeout,
+                kwargs=target.kwargs,
+            )
+            # The protocol lets go of it when the connection ends, which may be at once.
+            transport = protocol.transport
             await protocol.wait_upgraded()
-            return ws_transport, factory.take_listener()
+            return transport, factory.take_listener()
         except WSInvalidStatusError as answer:
-            transport.abort()
+            _abort(protocol)
             if not _is_redirect(answer) or max_redirects == 0:
                 raise
             if redirects == max_redirects:
@@ -226,11 +226,17 @@ async def ws_connect(
                 ) from answer
             target = target.redirected(answer)
         except BaseException:
-            transport.abort()
+            _abort(protocol)
             factory.take_listener()
             raise
         request = target.request()
         redirects += 1
+
+
+def _abort(protocol: WSProtocol) -> None:
+    transport: WSTransport | None = protocol.transport
+    if transport is not None:
+        transport.underlying_transport.abort()
 
 
 async def ws_create_server(

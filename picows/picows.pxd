@@ -58,12 +58,25 @@ cdef class WSFrame:
     cpdef object get_close_reason(self)
 
 
+cdef class WSCloseInfo:
+    cdef:
+        readonly object code
+        readonly object reason
+
+
+cdef class WSCloseHandshake:
+    cdef:
+        readonly WSCloseInfo sent
+        readonly WSCloseInfo recv
+        readonly bint recv_then_sent
+
+
 cdef class WSTransport:
     cdef:
         readonly object underlying_transport
         readonly object request
         readonly object response
-        readonly object close_handshake
+        readonly WSCloseHandshake close_handshake
         readonly bint is_client_side
         readonly bint is_secure
         readonly bint is_close_frame_sent

@@ -2,7 +2,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, final
 
 from typing_extensions import Buffer, Self, disjoint_base
 
@@ -38,14 +38,25 @@ class WSAutoPingStrategy(IntEnum):
     PING_WHEN_IDLE = 1
     PING_PERIODICALLY = 2
 
-class WSCloseInfo(NamedTuple):
-    code: WSCloseCode | int
-    reason: str | None
+@final
+class WSCloseInfo:
+    def __init__(self, code: WSCloseCode | int, reason: str | None) -> None: ...
+    @property
+    def code(self) -> WSCloseCode | int: ...
+    @property
+    def reason(self) -> str | None: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
 
-class WSCloseHandshake(NamedTuple):
-    sent: WSCloseInfo | None
-    recv: WSCloseInfo | None
-    recv_then_sent: bool
+@final
+class WSCloseHandshake:
+    def __init__(self, sent: WSCloseInfo | None, recv: WSCloseInfo | None, recv_then_sent: bool) -> None: ...
+    @property
+    def sent(self) -> WSCloseInfo | None: ...
+    @property
+    def recv(self) -> WSCloseInfo | None: ...
+    @property
+    def recv_then_sent(self) -> bool: ...
 
 @disjoint_base
 class WSFrame:

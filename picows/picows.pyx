@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import threading
-from typing import NamedTuple, Optional, Union
 
 cimport cython
 from cpython.buffer cimport (

@@ -34,8 +34,6 @@ SocketFactory = Callable[
     [WSParsedURL], Union[Optional[socket.socket], Awaitable[Optional[socket.socket]]]
 ]
 
-_Connection = tuple[asyncio.Transport, asyncio.BaseProtocol]
-
 # A proxy answers CONNECT with a status line and a few headers.
 _MAX_ANSWER_SIZE = 16 * 1024
 
@@ -99,7 +97,7 @@ def network(loop: asyncio.AbstractEventLoop, use_aiofastnet: bool, method: str) 
 
 async def dial(
     loop: asyncio.AbstractEventLoop,
-    protocol_factory: Callable[[], asyncio.BaseProtocol],
+    protocol: asyncio.BaseProtocol,
     url: WSParsedURL,
     *,
     ssl_context: ssl.SSLContext | None,
@@ -109,8 +107,12 @@ async def dial(
     use_aiofastnet: bool,
     timeout: float | None,
     kwargs: dict[str, Any],
-) -> _Connection:
+) -> None:
     """Connect a protocol to the server that `url` names.
+
+    If this raises after the protocol's ``connection_made``, which can only be because it is
+    cancelled, the caller has to abort the transport: an event loop may just have begun to close it
+    with all the time that TLS takes, and aiofastnet closes the socket under it.
 
     `timeout` (seconds, None: no limit) bounds how long the proxy may take to open the tunnel.
     `kwargs` are for :meth:`asyncio.loop.create_connection`; through a proxy they are about the
@@ -129,26 +131,25 @@ async def dial(
 
     if tunnel is None:
         sock = await _make_socket(socket_factory, url)
-        return await dialler.connect(protocol_factory, url, sock, context, hostname)
+        await dialler.connect(protocol, url, sock, context, hostname)
+        return
 
     proxy_context = _tls_context(tunnel.proxy, proxy_ssl_context)
     sock = await _make_socket(socket_factory, tunnel.proxy)
     conversation = _Conversation(loop)
-    transport, _ = await dialler.connect(
-        lambda: conversation, tunnel.proxy, sock, proxy_context, tunnel.proxy.host
-    )
     try:
+        transport = await dialler.connect(
+            conversation, tunnel.proxy, sock, proxy_context, tunnel.proxy.host
+        )
         await tunnel.open(conversation)
         if context is not None:
             transport = await dialler.start_tls(transport, conversation, context, hostname)
             tunnel.check(conversation)
-        protocol = protocol_factory()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
     except BaseException:
-        transport.abort()
+        conversation.abort()
         raise
-    return transport, protocol
 
 
 def _tls_context(url: WSParsedURL, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
@@ -196,22 +197,22 @@ class _Dialler:
 
     async def connect(
         self,
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        protocol: asyncio.BaseProtocol,
         endpoint: WSParsedURL,
         sock: socket.socket | None,
         context: ssl.SSLContext | None,
         hostname: str,
-    ) -> _Connection:
+    ) -> asyncio.Transport:
         """Connect to the endpoint, over the socket if there is one."""
         kwargs = dict(self._kwargs)
         if context is not None:
             kwargs.update(self._tls_kwargs, ssl=context, server_hostname=hostname)
         create_connection = network(self._loop, self._use_aiofastnet, "create_connection")
         if sock is None:
-            connection = await create_connection(
-                protocol_factory, endpoint.host, endpoint.port, **kwargs
+            transport, _ = await create_connection(
+                lambda: protocol, endpoint.host, endpoint.port, **kwargs
             )
-            return cast(_Connection, connection)
+            return cast(asyncio.Transport, transport)
 
         for name in _SOCKET_KWARGS:
             kwargs.pop(name, None)
@@ -220,11 +221,11 @@ class _Dialler:
         try:
             sock.setblocking(False)
             await self._connect_socket(sock, endpoint)
-            connection = await create_connection(protocol_factory, sock=sock, **kwargs)
+            transport, _ = await create_connection(lambda: protocol, sock=sock, **kwargs)
         except BaseException:
             sock.close()
             raise
-        return cast(_Connection, connection)
+        return cast(asyncio.Transport, transport)
 
     async def start_tls(
         self,
@@ -261,7 +262,7 @@ class _Dialler:
         await self._loop.sock_connect(sock, last)
 
 
-if sys.version_info >= (3, 11):
+if sys.version_info >= (3, 13):
 
     def _allow_tls_in_tls(transport: asyncio.Transport) -> None:
         pass
@@ -269,17 +270,24 @@ if sys.version_info >= (3, 11):
 else:
     from asyncio.sslproto import _SSLProtocolTransport
 
-    class _NestableTransport(_SSLProtocolTransport):
-        """What asyncio's TLS transport lacks to carry another one before Python 3.11."""
+    class _CarrierTransport(_SSLProtocolTransport):
+        """asyncio's TLS transport, made fit to carry TLS.
+
+        It does not offer that before Python 3.11, and cannot be closed by an error of what it
+        carries before 3.13.
+        """
 
         _start_tls_compatible = True
 
         def _force_close(self, exc: BaseException | None) -> None:
-            self.abort()
+            self._closed = True
+            carrier = self._ssl_protocol and self._ssl_protocol._transport
+            if carrier is not None:
+                cast(asyncio.Transport, carrier).abort()
 
     def _allow_tls_in_tls(transport: asyncio.Transport) -> None:
         if type(transport) is _SSLProtocolTransport:
-            transport.__class__ = _NestableTransport
+            transport.__class__ = _CarrierTransport
 
 
 def _is_connected(sock: socket.socket) -> bool:
@@ -293,7 +301,7 @@ def _is_connected(sock: socket.socket) -> bool:
 class _Conversation(asyncio.Protocol):
     """What is said on a connection to a proxy before the server is at its other end.
 
-    Its first four methods are what python-socks wants of a stream.
+    The coroutine methods are what python-socks wants of a stream.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -322,8 +330,12 @@ class _Conversation(asyncio.Protocol):
         return self._take(n)
 
     async def close(self) -> None:
-        assert self._transport is not None
-        self._transport.abort()
+        self.abort()
+
+    def abort(self) -> None:
+        """Close the connection, if there is one, without waiting for anything."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def check(self) -> None:
         """Raise unless the connection stands and all that came was read."""
