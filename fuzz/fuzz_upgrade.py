@@ -1,10 +1,12 @@
-"""Random bytes for both sides of the HTTP upgrade, and random text for URLs and headers: only documented errors escape,
-and no verdict depends on how the bytes were cut.
+"""Random bytes for both sides of the HTTP upgrade, and random text for URLs and headers.
+
+Only documented errors escape, and no verdict depends on how the bytes were cut.
 
     python fuzz/fuzz_upgrade.py --seconds 30 [--seed 7]
 
-Coverage guides the search where atheris is installed; otherwise valid handshakes are damaged at random, from a seed that is
-printed and can be given again. A failure prints the input that caused it.
+Coverage guides the search where atheris is installed; otherwise valid handshakes are damaged at
+random, from a seed that is printed and can be given again. A failure prints the input that caused
+it.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ SERVER, CLIENT, TEXT = range(3)
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 REQUEST = (
-    b"GET /chat?a=b HTTP/1.1\r\nHost: server.example.com:9001\r\nConnection: keep-alive, Upgrade\r\n"
+    b"GET /chat?a=b HTTP/1.1\r\nHost: example.com:9001\r\nConnection: keep-alive, Upgrade\r\n"
     b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
     + KEY.encode()
     + b"\r\n\r\n"
@@ -58,7 +60,7 @@ SEEDS = [
     (CLIENT, b"HTTP/1.0 302 Found\r\nLocation: /x\r\n\r\nuntil the end"),
     (
         CLIENT,
-        b"HTTP/1.1 520\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\nA: b\r\n\r\n",
+        b"HTTP/1.1 520\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n1;x\r\ny\r\n0\r\nA: b\r\n\r\n",
     ),
     (TEXT, "wss://us%20er:p%40ss@bücher.example:8443/a%20b/ä?d=e#f".encode()),
     (TEXT, b"ws://[fe80::1%25eth0]:80?x"),
@@ -129,7 +131,8 @@ def cut(wire: bytes, seed: int) -> list[bytes]:
 
 
 def fault(error: WSHandshakeError, wire: bytes) -> tuple[object, ...]:
-    # Which is found first, the line that is one too many or a fault in the line behind it, may depend on the cuts.
+    # Which is found first, the line that is one too many or a fault in the line behind it, may
+    # depend on the cuts.
     if wire.count(b"\r\n") > MAX_HEADERS:
         return (WSHandshakeError,)
     response = error.response
