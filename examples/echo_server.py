@@ -1,0 +1,60 @@
+"""An echo server: every message goes back to where it came from.
+
+$ python -m examples.echo_server --port 9001
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+
+from picows import (
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeRequest,
+    ws_create_server,
+)
+
+
+# One listener serves one connection. Its callbacks are plain functions which the event loop
+# calls directly, so they must not block.
+class EchoListener(WSListener):
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        print("Client connected")
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.CLOSE:
+            # The listener answers a CLOSE: the same code and reason back, then hang up.
+            transport.send_close(frame.get_close_code(), frame.get_close_message())
+            transport.disconnect()
+        elif frame.msg_type != WSMsgType.PONG:
+            # PING never gets here, it has been answered already. What remains are messages;
+            # a view of the payload is sent without a copy, and `fin` keeps fragments fragments.
+            transport.send(frame.msg_type, frame.get_payload_as_memoryview(), frame.fin)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        print("Client disconnected")
+
+
+def listener_factory(request: WSUpgradeRequest) -> WSListener:
+    # Called for every new client. The request's path and headers are there to choose by.
+    return EchoListener()
+
+
+async def main(host: str, port: int) -> None:
+    server = await ws_create_server(listener_factory, host, port)
+    for sock in server.sockets:
+        print("Listening on ws://{}:{}/".format(*sock.getsockname()))
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=9001, help="0 for any free one")
+    args = parser.parse_args()
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(args.host, args.port))

@@ -1,0 +1,67 @@
+"""Runs the examples as their reader would, `python -m examples.NAME`, and reads what they print."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+class Program:
+    """One example, running. A warning counts as a failure, and so does a traceback."""
+
+    def __init__(self, name: str, *args: object, directory: Path = ROOT) -> None:
+        self._printed: list[str] = []
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", f"examples.{name}", *map(str, args)],
+            cwd=directory,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def wait_for(self, text: str) -> str:
+        """The next line with that text in it."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._printed.append(line)
+            if text in line:
+                return line.rstrip("\n")
+        pytest.fail(f"ended with no {text!r}:\n{''.join(self._printed)}")
+
+    def url(self) -> str:
+        """Where the server listens, once it does."""
+        return self.wait_for("Listening on ").split()[-1]
+
+    def finish(self, exit_code: int = 0) -> list[str]:
+        """Wait for the end; all the lines it printed."""
+        assert self._process.stdout is not None
+        self._printed += self._process.stdout
+        printed = "".join(self._printed)
+        assert self._process.wait() == exit_code, printed
+        assert "Traceback" not in printed, printed
+        assert "Exception ignored" not in printed, printed
+        return printed.splitlines()
+
+    def interrupt(self) -> None:
+        """Press Ctrl+C."""
+        self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End it without a chance to say goodbye."""
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+Start = Callable[..., Program]

@@ -1,0 +1,302 @@
+"""Every example runs, does what its text says, and ends in peace."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from tests.connection.proxies import SCHEMES, USER_INFO, running_proxy
+from tests.examples.program import ROOT, Start
+
+
+def test_every_example_is_run_here() -> None:
+    examples = {path.stem for path in (ROOT / "examples").glob("*.py*")} - {"__init__"}
+    run_here = set(re.findall(r'"(\w+)"', Path(__file__).read_text(encoding="utf-8")))
+    assert examples - run_here == set()
+
+
+# Echo
+
+
+def test_a_client_gets_its_message_echoed(start: Start) -> None:
+    server = start("echo_server", "--port", 0)
+    client = start("echo_client", "--url", server.url())
+    assert client.finish() == ["Echo reply: Hello world"]
+    server.wait_for("Client disconnected")
+    server.interrupt()
+    server.finish()
+
+
+def test_a_client_gets_its_message_echoed_over_tls(start: Start) -> None:
+    server = start("echo_server_tls", "--port", 0)
+    url = server.url()
+    trusting = start("echo_client_tls", "--url", url)
+    suspicious = start("echo_client_tls", "--url", url, "--system-trust")
+    assert trusting.finish() == ["Connected by TLSv1.3", "Echo reply: Hello world"]
+    suspicious.wait_for("CERTIFICATE_VERIFY_FAILED")
+
+
+def test_messages_are_handled_by_coroutines(start: Start, echo_url: str) -> None:
+    printed = start("echo_client_async_callbacks", "--url", echo_url).finish()
+    messages = ["one", "two", "three"]
+    assert [line for line in printed if line.startswith("Received")] == [
+        f"Received: {message}" for message in messages
+    ]
+    assert sorted(line for line in printed if line.startswith("Processed")) == sorted(
+        f"Processed: {message}" for message in messages
+    )
+
+
+def test_messages_are_iterated_over(start: Start, echo_url: str) -> None:
+    assert start("echo_client_async_iteration", "--url", echo_url).finish() == [
+        "Answer: a question",
+        "Echo reply: one",
+        "Echo reply: two",
+        "Echo reply: three",
+        "End of stream",
+    ]
+
+
+def test_a_message_travels_in_fragments(start: Start, echo_url: str) -> None:
+    assert start("echo_client_fragmented_msg", "--url", echo_url).finish() == [
+        "TEXT, fin=False, 16 bytes",
+        "CONTINUATION, fin=False, 16 bytes",
+        "CONTINUATION, fin=True, 11 bytes",
+        "TEXT message: The quick brown fox jumps over the lazy dog",
+    ]
+
+
+def test_the_client_in_cython(start: Start, echo_url: str, tmp_path: Path) -> None:
+    directory = ROOT
+    if importlib.util.find_spec("examples.echo_client_cython") is None:
+        directory = tmp_path
+        compile_example("echo_client_cython", directory)
+    client = start(
+        "echo_client_cython_runner", "--url", echo_url, "--round-trips", 50, directory=directory
+    )
+    (line,) = client.finish()
+    assert re.fullmatch(r"50 round trips in \d\.\d+ seconds", line)
+
+
+def compile_example(name: str, directory: Path) -> None:
+    """Copy the examples there and compile one, as users compile their own code against picows."""
+    examples = directory / "examples"
+    shutil.copytree(ROOT / "examples", examples, ignore=shutil.ignore_patterns("__pycache__"))
+    done = subprocess.run(
+        [sys.executable, "-m", "Cython.Build.Cythonize", "--inplace", examples / f"{name}.pyx"],
+        cwd=ROOT,
+        env={**os.environ, "CFLAGS": "-O0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_threads_share_a_port(start: Start) -> None:
+    server = start("echo_server_threaded", "--port", 0, "--threads", 2)
+    url = server.url()
+    assert server.url() == url  # each thread says where it listens
+    client = start(
+        "echo_client_threaded", "--url", url, "--threads", 2, "--connections", 4, "--seconds", 0.2
+    )
+    head, *rates = client.finish()
+    assert head.startswith("2 threads")
+    assert len(rates) == 2
+    assert not any("made 0 round trips" in rate for rate in rates)
+    server.interrupt()
+    assert sum("Client connected" in line for line in server.finish()) == 8
+
+
+def test_a_threaded_server_says_goodbye(start: Start) -> None:
+    server = start("echo_server_threaded", "--port", 0, "--threads", 2)
+    client = start("reconnecting_client", "--url", server.url())
+    client.wait_for("Received")
+    server.interrupt()
+    client.wait_for("Disconnected")
+    server.finish()
+
+
+def test_the_demo_measures_every_combination(start: Start) -> None:
+    printed = "\n".join(start("demo", "--seconds", 0.02).finish())
+    assert "TCP" in printed
+    assert "TLS" in printed
+
+
+# How connections begin and end
+
+
+def test_both_sides_close_by_the_book(start: Start) -> None:
+    assert start("graceful_shutdown").finish() == [
+        "The client left: CLOSE 1000 'done', answered by 1000 'done'",
+        "The server stopped: CLOSE 1001 'restart', answered by 1001 'restart'",
+    ]
+
+
+def test_a_client_reconnects(start: Start) -> None:
+    server = start("echo_server", "--port", 0)
+    url = server.url()
+    client = start("reconnecting_client", "--url", url)
+    client.wait_for("Received: Hello world")
+    server.kill()
+    client.wait_for("Reconnecting in")
+    server = start("echo_server", "--port", urlsplit(url).port)
+    client.wait_for("Received: Hello world")
+    client.interrupt()
+    client.finish()
+    server.wait_for("Client disconnected")
+
+
+def test_a_reconnecting_client_can_be_cancelled(start: Start, echo_url: str) -> None:
+    printed = start("reconnecting_client", "--url", echo_url, "--seconds", 0.3).finish()
+    assert printed == ["Connected", "Received: Hello world", "Stopped"]
+
+
+def test_a_reconnecting_client_outlives_a_server_that_is_not_there(start: Start) -> None:
+    nobody = "ws://127.0.0.1:1/"
+    printed = start("reconnecting_client", "--url", nobody, "--seconds", 0.3).finish()
+    assert "ConnectionRefusedError" in printed[0]
+    assert printed[1].startswith("Reconnecting in")
+    assert printed[-1] == "Stopped"
+
+
+def test_a_subprotocol_is_negotiated(start: Start) -> None:
+    assert start("subprotocols").finish() == [
+        "Offering greeting.v1.text, greeting.v2.json",
+        'greeting.v2.json: {"greeting": "hello"}',
+        "Offering greeting.v1.text",
+        "greeting.v1.text: hello",
+        "Offering farewell.v1",
+        "Refused: b'No known subprotocol\\n'",
+    ]
+
+
+def test_a_server_answers_plain_http_too(start: Start) -> None:
+    server = start("http_responses", "--port", 0)
+    url = server.url()
+
+    def get(path: str, **headers: str) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection(urlsplit(url).netloc)
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        connection.close()
+        return response
+
+    health = get("/health")
+    assert (health.status, health.read()) == (200, b"alive\n")
+    assert health.headers["Content-Type"] == "text/plain"
+    assert get("/nowhere").status == 404
+    assert get("/private").headers["WWW-Authenticate"] == "Bearer"
+    assert get("/private", Authorization="Bearer open-sesame").status == 426
+    redirected = start("echo_client", "--url", f"{url}old")
+    assert redirected.finish() == ["Echo reply: Hello world"]
+
+
+def test_socket_options_are_set(start: Start, echo_url: str) -> None:
+    printed = start("socket_options", "--url", echo_url).finish()
+    options = dict(line.split(": ") for line in printed)
+    assert options.pop("Echo reply") == "Hello world"
+    assert int(options.pop("SO_RCVBUF")) > 0  # the system has its own limits
+    assert options == {"SO_KEEPALIVE": "1", "TCP_NODELAY": "1"}
+
+
+@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme != "https"])
+def test_a_client_connects_through_a_proxy(start: Start, echo_url: str, scheme: str) -> None:
+    async def connect() -> list[str]:
+        async with running_proxy(scheme, auth=True) as proxy:
+            client = start("proxies", "--url", echo_url, "--proxy", proxy.url_for(USER_INFO))
+            printed = await asyncio.get_running_loop().run_in_executor(None, client.finish)
+            assert proxy.asked == [("127.0.0.1", urlsplit(echo_url).port)]
+            return printed
+
+    assert asyncio.run(connect()) == [
+        f"Connecting through {scheme} proxy",
+        "Echo reply: Hello world",
+    ]
+
+
+# Many messages, many clients
+
+
+def test_what_one_says_all_hear(start: Start) -> None:
+    server = start("broadcast_server", "--port", 0)
+    url = server.url()
+    alice = start("broadcast_client", "--url", url, "--say", "Alice", "--listen", 2)
+    alice.wait_for("Heard: Alice")
+    bob = start("broadcast_client", "--url", url, "--say", "Bob")
+    assert bob.finish() == ["Joined", "Heard: Bob"]
+    assert alice.finish() == ["Joined", "Heard: Alice", "Heard: Bob"]
+    server.wait_for("0 in the room")
+    server.interrupt()
+    server.finish()
+
+
+def test_a_client_that_does_not_listen_has_to_go(start: Start) -> None:
+    server = start("broadcast_server", "--port", 0)
+    message = b"x" * 512 * 1024
+
+    class Deaf(WSListener):
+        def on_ws_connected(self, transport: WSTransport) -> None:
+            transport.underlying_transport.pause_reading()
+
+    class Chatty(WSListener):
+        """Speaks again when it has heard itself."""
+
+        heard = 0
+
+        def on_ws_connected(self, transport: WSTransport) -> None:
+            transport.send(WSMsgType.TEXT, message)
+
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            self.heard += 1
+            if self.heard < 32:
+                transport.send(WSMsgType.TEXT, message)
+            else:
+                transport.disconnect()
+
+    async def talk(url: str) -> int:
+        deaf, _ = await ws_connect(Deaf, url)
+        transport, chatty = await ws_connect(Chatty, url)
+        await transport.wait_disconnected()
+        deaf.disconnect(graceful=False)
+        await deaf.wait_disconnected()
+        return chatty.heard
+
+    assert asyncio.run(talk(server.url())) == 32
+    server.wait_for("A client was too slow")
+    server.wait_for("0 in the room")
+
+
+def test_a_producer_waits_for_a_slow_client(start: Start) -> None:
+    received, paused, waiting = start("slow_client_backpressure", "--messages", 2000).finish()
+    assert received == "The client received 2000 of 2000 messages"
+    assert number_in(paused) > 0
+    # The high-water mark, and the message that passed it.
+    assert number_in(waiting) <= 256 + 17
+
+
+def number_in(line: str) -> int:
+    (number,) = re.findall(r"\d+", line)
+    return int(number)
+
+
+def test_a_quick_connection_is_kept_and_a_slow_one_replaced(start: Start, echo_url: str) -> None:
+    quick = start("okx_roundtrip_time", "--url", echo_url, "--threshold", 10)
+    slow = start("okx_roundtrip_time", "--url", echo_url, "--threshold", 0, "--attempts", 2)
+    measured, verdict = quick.finish()
+    assert measured.startswith("Attempt 1: ")
+    assert verdict == "Quick enough"
+    *attempts, verdict = slow.finish(exit_code=1)
+    assert [line.split(":")[0] for line in attempts] == ["Attempt 1", "Attempt 2"]
+    assert verdict == "No connection within 0 ms"
