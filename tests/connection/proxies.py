@@ -1,4 +1,4 @@
-"""Real proxies for the tests to go through: tiny-proxy's, served by the event loop of the test."""
+"""Real proxies to go through, tiny-proxy's, and scripted peers for what a real one does not do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import os
 import ssl
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import anyio
 import anyio.abc
 import tiny_proxy
 from anyio.streams.tls import TLSListener
+
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 SCHEMES = ("http", "https", "socks4", "socks5")
 
@@ -102,6 +104,30 @@ def _record(handler: Any) -> list[tuple[str, int]]:
 
     handler.create_proxy = create_recording_proxy
     return asked
+
+
+@contextlib.asynccontextmanager
+async def scripted(script: Script, tls: bool = False) -> AsyncIterator[int]:
+    """Yields the port of a server that follows a script, then waits for the other side's end."""
+    ended: list[asyncio.Future[None]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ended.append(asyncio.get_running_loop().create_future())
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await script(reader, writer)
+            await reader.read()
+        writer.close()
+        ended[-1].set_result(None)
+
+    context = server_tls() if tls else None
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    await asyncio.gather(*ended)
+
+
+async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    pass
 
 
 def open_sockets() -> int:

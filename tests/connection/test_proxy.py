@@ -7,85 +7,56 @@ import contextlib
 import itertools
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from python_socks import ProxyError
 
-from picows import (
-    WSFrame,
-    WSInvalidStatusError,
-    WSListener,
-    WSMsgType,
-    WSParsedURL,
-    WSTransport,
-    ws_connect,
-    ws_create_server,
+from picows import WSInvalidStatusError, WSMsgType, WSParsedURL
+from tests.connection.networks import (
+    Echo,
+    Network,
+    Recorder,
+    cut,
+    over_both_loops,
+    over_every_network,
+    over_tcp_and_tls,
 )
 from tests.connection.proxies import (
     SCHEMES,
     USER_INFO,
+    be_silent,
     client_tls,
     open_sockets,
     running_proxy,
-    server_tls,
+    scripted,
     sockets_closed_down_to,
 )
 
-Run = Callable[[Coroutine[Any, Any, None]], None]
-Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
-
-TLS = {"ssl_context": client_tls(), "proxy_ssl_context": client_tls()}
-
-
-@pytest.fixture(params=[False, True], ids=["", "aiofastnet"])
-def fast(request: pytest.FixtureRequest) -> bool:
-    if request.param:
-        pytest.importorskip("aiofastnet")
-    return bool(request.param)
-
-
-class Echo(WSListener):
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        transport.send(frame.msg_type, frame.get_payload_as_bytes())
-
-
-class Client(WSListener):
-    def __init__(self) -> None:
-        self.received: asyncio.Queue[bytes] = asyncio.Queue()
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        self.received.put_nowait(frame.get_payload_as_bytes())
+over_tls = pytest.mark.parametrize(
+    "net", [network for network in over_every_network.args[1] if network.values[0].tls]
+)
+over_schemes = pytest.mark.parametrize("scheme", SCHEMES)
 
 
 @contextlib.asynccontextmanager
-async def echo_server(secure: bool = False) -> AsyncIterator[str]:
-    """Yields the URL of an echo server."""
-    context = server_tls() if secure else None
-    server = await ws_create_server(lambda request: Echo(), "127.0.0.1", 0, ssl=context)
-    yield f"{'wss' if secure else 'ws'}://localhost:{server.sockets[0].getsockname()[1]}/"
-    server.close()
+async def echo_server(net: Network) -> AsyncIterator[str]:
+    """Yields the URL of an echo server, in which it is called localhost."""
+    # By the loop itself: aiofastnet's servers report clients that vanish to the loop as problems.
+    async with net.serve(lambda request: Echo(), use_aiofastnet=False) as url:
+        yield url.replace("127.0.0.1", "localhost")
 
 
-@contextlib.asynccontextmanager
-async def scripted(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Yields the port of a server that follows a script, then waits for the other side's end."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            await script(reader, writer)
-            await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    yield server.sockets[0].getsockname()[1]
-    server.close()
-
-
-async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    pass
+async def check_echo(net: Network, url: str, **arguments: Any) -> None:
+    tls = {"ssl_context": client_tls(), "proxy_ssl_context": client_tls()}
+    client = await net.connect(Recorder, url, **{**tls, **arguments})
+    message = b"through the tunnel" * 10_000
+    client.transport.send(WSMsgType.BINARY, message)
+    assert await client.payload() == message
+    client.transport.disconnect()
+    await client.transport.wait_disconnected()
 
 
 def unused_port() -> int:
@@ -94,111 +65,105 @@ def unused_port() -> int:
         return int(sock.getsockname()[1])
 
 
-async def check_echo(url: str, **arguments: Any) -> WSTransport:
-    transport, client = await ws_connect(Client, url, **{**TLS, **arguments})
-    assert isinstance(client, Client)
-    message = b"through the tunnel" * 10_000
-    transport.send(WSMsgType.BINARY, message)
-    assert await client.received.get() == message
-    transport.disconnect()
-    await transport.wait_disconnected()
-    return transport
-
-
-@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_echo(run: Run, scheme: str, secure: bool, fast: bool) -> None:
+@over_every_network
+@over_schemes
+def test_echo(net: Network, scheme: str) -> None:
     async def check() -> None:
-        async with running_proxy(scheme) as proxy, echo_server(secure) as url:
-            await check_echo(url, proxy=proxy.url, use_aiofastnet=fast)
+        async with running_proxy(scheme) as proxy, echo_server(net) as url:
+            await check_echo(net, url, proxy=proxy.url)
             # Who knows names resolves them: the proxy, but for SOCKS4.
             (host, _) = proxy.asked.pop()
             assert host == ("127.0.0.1" if scheme == "socks4" else "localhost")
 
-    run(check())
+    net.run(check())
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_credentials(run: Run, scheme: str) -> None:
+@over_both_loops
+@over_schemes
+def test_credentials(net: Network, scheme: str) -> None:
     async def check() -> None:
-        async with running_proxy(scheme, auth=True) as proxy, echo_server() as url:
-            await check_echo(url, proxy=proxy.url_for(USER_INFO))
+        async with running_proxy(scheme, auth=True) as proxy, echo_server(net) as url:
+            await check_echo(net, url, proxy=proxy.url_for(USER_INFO))
 
-    run(check())
+    net.run(check())
 
 
+@over_both_loops
 @pytest.mark.parametrize("user_info", ["", "bob:secret@"])
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_wrong_credentials(run: Run, scheme: str, user_info: str) -> None:
+@over_schemes
+def test_wrong_credentials(net: Network, scheme: str, user_info: str) -> None:
     async def check() -> None:
-        async with running_proxy(scheme, auth=True) as proxy, echo_server() as url:
+        async with running_proxy(scheme, auth=True) as proxy, echo_server(net) as url:
             proxy_url = proxy.url.replace("://", f"://{user_info}")
             with pytest.raises(ProxyError, match=f"{scheme} proxy 127.0.0.1:{proxy.port}") as error:
-                await check_echo(url, proxy=proxy_url)
+                await check_echo(net, url, proxy=proxy_url)
             assert "secret" not in str(error.value)
             if scheme.startswith("http"):
                 assert error.value.error_code == 401
 
-    run(check())
+    net.run(check())
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_server_out_of_reach(run: Run, scheme: str) -> None:
+@over_both_loops
+@over_schemes
+def test_server_out_of_reach(net: Network, scheme: str) -> None:
     async def check() -> None:
         async with running_proxy(scheme) as proxy:
             with pytest.raises(ProxyError):
-                await check_echo(f"ws://127.0.0.1:{unused_port()}/", proxy=proxy.url)
+                await check_echo(net, f"ws://127.0.0.1:{unused_port()}/", proxy=proxy.url)
 
-    run(check())
+    net.run(check())
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_proxy_out_of_reach(run: Run, scheme: str, fast: bool) -> None:
+@over_every_network
+@over_schemes
+def test_proxy_out_of_reach(net: Network, scheme: str) -> None:
     async def check() -> None:
         proxy = f"{scheme}://127.0.0.1:{unused_port()}"
         with pytest.raises(ConnectionRefusedError):
-            await check_echo("ws://localhost/", proxy=proxy, use_aiofastnet=fast)
+            await check_echo(net, "ws://localhost/", proxy=proxy)
 
-    run(check())
+    net.run(check())
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_silent_proxy(run: Run, scheme: str, fast: bool) -> None:
+@over_every_network
+@over_schemes
+def test_silent_proxy(net: Network, scheme: str) -> None:
     async def check() -> None:
         before = open_sockets()
-        tls = server_tls() if scheme == "https" else None
-        async with scripted(be_silent, tls) as port:
+        async with scripted(be_silent, tls=scheme == "https") as port:
             with pytest.raises(asyncio.TimeoutError):
                 await check_echo(
+                    net,
                     "ws://localhost/",
                     proxy=f"{scheme}://localhost:{port}",
                     websocket_handshake_timeout=0.05,
-                    use_aiofastnet=fast,
                 )
         await sockets_closed_down_to(before)
 
-    run(check())
+    net.run(check())
 
 
-@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_silent_server(run: Run, scheme: str, secure: bool) -> None:
+@over_tcp_and_tls
+@over_schemes
+def test_silent_server(net: Network, scheme: str) -> None:
     async def check() -> None:
         before = open_sockets()
-        tls = server_tls() if secure else None
-        async with running_proxy(scheme) as proxy, scripted(be_silent, tls) as port:
+        async with running_proxy(scheme) as proxy, scripted(be_silent, tls=net.tls) as port:
             with pytest.raises(asyncio.TimeoutError):
                 await check_echo(
-                    f"{'wss' if secure else 'ws'}://localhost:{port}",
+                    net,
+                    f"{'wss' if net.tls else 'ws'}://localhost:{port}",
                     proxy=proxy.url,
                     websocket_handshake_timeout=0.05,
                 )
             await sockets_closed_down_to(before + 2)
         await sockets_closed_down_to(before)
 
-    run(check())
+    net.run(check())
 
 
+@over_both_loops
 @pytest.mark.parametrize(
     ("scheme", "answer"),
     [
@@ -219,7 +184,7 @@ def test_silent_server(run: Run, scheme: str, secure: bool) -> None:
         ("socks5", b"\5\0\5\0\0\1\0\0\0\0\0\0more"),
     ],
 )
-def test_bad_answer(run: Run, scheme: str, answer: bytes) -> None:
+def test_bad_answer(net: Network, scheme: str, answer: bytes) -> None:
     async def follow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(answer)
@@ -230,12 +195,13 @@ def test_bad_answer(run: Run, scheme: str, answer: bytes) -> None:
         before = open_sockets()
         async with scripted(follow) as port:
             with pytest.raises(ProxyError, match=f"{scheme} proxy localhost:{port}"):
-                await check_echo("ws://localhost/", proxy=f"{scheme}://localhost:{port}")
+                await check_echo(net, "ws://localhost/", proxy=f"{scheme}://localhost:{port}")
         await sockets_closed_down_to(before)
 
-    run(check())
+    net.run(check())
 
 
+@over_both_loops
 @pytest.mark.parametrize(
     ("scheme", "answer"),
     [
@@ -246,72 +212,72 @@ def test_bad_answer(run: Run, scheme: str, answer: bytes) -> None:
         ("socks5", b"\5\0\5\0\0\4" + bytes(18)),
     ],
 )
-def test_answer_in_pieces(run: Run, scheme: str, answer: bytes) -> None:
+def test_answer_in_pieces(net: Network, scheme: str, answer: bytes) -> None:
     async def follow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await reader.read(1)
         for i in range(len(answer)):
             writer.write(answer[i : i + 1])
             await asyncio.sleep(0)
-        assert b"GET / HTTP/1.1\r\n" in await reader.readuntil(
-            b"\r\n\r\n" if scheme != "http" else b"GET / HTTP/1.1\r\n"
-        )
+        await reader.readuntil(b"GET / HTTP/1.1\r\n")
         writer.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
 
     async def check() -> None:
         async with scripted(follow) as port:
             with pytest.raises(WSInvalidStatusError, match="503"):
-                await check_echo("ws://localhost/", proxy=f"{scheme}://localhost:{port}")
+                await check_echo(net, "ws://localhost/", proxy=f"{scheme}://localhost:{port}")
 
-    run(check())
+    net.run(check())
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_server_of_another_name(run: Run, scheme: str, fast: bool) -> None:
+@over_tls
+@over_schemes
+def test_server_of_another_name(net: Network, scheme: str) -> None:
     """Inside the tunnel it is the server's name that counts, whatever the proxy is called."""
 
     async def check() -> None:
         before = open_sockets()
-        async with running_proxy(scheme) as proxy, echo_server(secure=True) as url:
-            arguments = {"proxy": proxy.url, "use_aiofastnet": fast, "ssl_handshake_timeout": 10}
-            with pytest.raises(ssl.SSLCertVerificationError, match="(?i)hostname mismatch"):
-                await check_echo(url, server_hostname="other", **arguments)
+        async with running_proxy(scheme) as proxy, echo_server(net) as url:
+            arguments = {"proxy": proxy.url, "ssl_handshake_timeout": 10}
+            with pytest.raises(ssl.SSLCertVerificationError, match=r"(?i)hostname mismatch"):
+                await check_echo(net, url, server_hostname="other", **arguments)
             await sockets_closed_down_to(before + 2)
-            await check_echo(url, server_hostname="127.0.0.1", **arguments)
+            await check_echo(net, url, server_hostname="127.0.0.1", **arguments)
 
-    run(check())
+    net.run(check())
 
 
-def test_https_proxy_of_another_name(run: Run, fast: bool) -> None:
+@over_every_network
+def test_https_proxy_of_another_name(net: Network) -> None:
     async def check() -> None:
         before = open_sockets()
-        async with running_proxy("https") as proxy, echo_server() as url:
+        async with running_proxy("https") as proxy, echo_server(net) as url:
             arguments = {
                 "proxy": "https://other",
                 "socket_factory": lambda _: socket.create_connection(("127.0.0.1", proxy.port)),
-                "use_aiofastnet": fast,
             }
-            with pytest.raises(ssl.SSLCertVerificationError, match="(?i)hostname mismatch"):
-                await check_echo(url, server_hostname="localhost", **arguments)
+            with pytest.raises(ssl.SSLCertVerificationError, match=r"(?i)hostname mismatch"):
+                await check_echo(net, url, server_hostname="localhost", **arguments)
             assert not proxy.asked
             await sockets_closed_down_to(before + 2)
 
-    run(check())
+    net.run(check())
 
 
-def test_https_proxy_of_an_unknown_authority(run: Run) -> None:
+@over_both_loops
+def test_https_proxy_of_an_unknown_authority(net: Network) -> None:
     async def check() -> None:
-        async with running_proxy("https") as proxy, echo_server() as url:
+        async with running_proxy("https") as proxy, echo_server(net) as url:
             with pytest.raises(ssl.SSLCertVerificationError):
-                await check_echo(url, proxy=proxy.url, proxy_ssl_context=None)
+                await check_echo(net, url, proxy=proxy.url, proxy_ssl_context=None)
             assert not proxy.asked
 
-    run(check())
+    net.run(check())
 
 
-@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_socket_factory_is_asked_for_the_proxy(run: Run, scheme: str, secure: bool) -> None:
+@over_tcp_and_tls
+@over_schemes
+def test_socket_factory_is_asked_for_the_proxy(net: Network, scheme: str) -> None:
     asked: list[WSParsedURL] = []
 
     async def make_socket(endpoint: WSParsedURL) -> socket.socket:
@@ -319,20 +285,16 @@ def test_socket_factory_is_asked_for_the_proxy(run: Run, scheme: str, secure: bo
         return socket.socket(socket.AF_INET)
 
     async def check() -> None:
-        async with running_proxy(scheme) as proxy, echo_server(secure) as url:
-            await check_echo(url, proxy=proxy.url, socket_factory=make_socket)
-            (endpoint,) = asked
-            assert (endpoint.scheme, endpoint.host, endpoint.port) == (
-                scheme,
-                "127.0.0.1",
-                proxy.port,
-            )
+        async with running_proxy(scheme) as proxy, echo_server(net) as url:
+            await check_echo(net, url, proxy=proxy.url, socket_factory=make_socket)
+            assert [endpoint.url for endpoint in asked] == [proxy.url]
+            assert (asked[0].host, asked[0].port) == ("127.0.0.1", proxy.port)
             assert len(proxy.asked) == 1
 
-    run(check())
+    net.run(check())
 
 
-def test_proxy_on_a_unix_socket(run: Run, tmp_path: Path) -> None:
+def test_proxy_on_a_unix_socket(net: Network, tmp_path: Path) -> None:
     """A proxy that listens on a path: the factory brings the connected socket."""
 
     def make_socket(endpoint: WSParsedURL) -> socket.socket:
@@ -342,16 +304,17 @@ def test_proxy_on_a_unix_socket(run: Run, tmp_path: Path) -> None:
 
     async def check() -> None:
         path = tmp_path / "proxy"
-        async with running_proxy("socks5", path=path) as proxy, echo_server(secure=True) as url:
-            await check_echo(url, proxy="socks5://unused", socket_factory=make_socket)
+        async with running_proxy("socks5", path=path) as proxy, echo_server(net) as url:
+            await check_echo(net, url, proxy="socks5://unused", socket_factory=make_socket)
             assert len(proxy.asked) == 1
 
-    run(check())
+    net.run(check())
 
 
-def test_redirects_go_through_the_proxy(run: Run) -> None:
+@over_tcp_and_tls
+def test_redirects_go_through_the_proxy(net: Network) -> None:
     async def check() -> None:
-        async with running_proxy("http") as proxy, echo_server(secure=True) as url:
+        async with running_proxy("http") as proxy, echo_server(net) as url:
 
             async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 await reader.readuntil(b"\r\n\r\n")
@@ -359,14 +322,14 @@ def test_redirects_go_through_the_proxy(run: Run) -> None:
                 writer.write(head.encode())
 
             async with scripted(redirect) as port:
-                await check_echo(f"ws://localhost:{port}/", proxy=proxy.url)
+                await check_echo(net, f"ws://localhost:{port}/", proxy=proxy.url)
             first, _ = proxy.asked
             assert first == ("localhost", port)
 
-    run(check())
+    net.run(check())
 
 
-def test_a_redirect_by_the_proxy_is_not_followed(run: Run) -> None:
+def test_a_redirect_by_the_proxy_is_not_followed(net: Network) -> None:
     async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 302 Log in\r\nLocation: ws://localhost/\r\n\r\n")
@@ -374,23 +337,25 @@ def test_a_redirect_by_the_proxy_is_not_followed(run: Run) -> None:
     async def check() -> None:
         async with scripted(redirect) as port:
             with pytest.raises(ProxyError, match="302"):
-                await check_echo("ws://localhost/", proxy=f"http://localhost:{port}")
+                await check_echo(net, "ws://localhost/", proxy=f"http://localhost:{port}")
 
-    run(check())
+    net.run(check())
 
 
-@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_cancelled_at_any_step(run: Run, scheme: str, secure: bool, fast: bool) -> None:
+@over_every_network
+@over_schemes
+def test_cancelled_at_any_step(net: Network, scheme: str) -> None:
     """However far the connection has come, a cancelled ws_connect leaves nothing open."""
 
     async def check() -> None:
         before = open_sockets()
-        async with running_proxy(scheme) as proxy, echo_server(secure) as url:
+        async with running_proxy(scheme) as proxy, echo_server(net) as url:
             url = url.replace("localhost", "127.0.0.1")
-            arguments = {**TLS, "proxy": proxy.url, "use_aiofastnet": fast}
             for steps in itertools.count():
-                task = asyncio.ensure_future(ws_connect(Client, url, **arguments))
+                connect = net.connect(
+                    Recorder, url, proxy=proxy.url, proxy_ssl_context=client_tls()
+                )
+                task = asyncio.ensure_future(connect)
                 for _ in range(steps):
                     await asyncio.sleep(0)
                 if not task.cancel():
@@ -398,8 +363,6 @@ def test_cancelled_at_any_step(run: Run, scheme: str, secure: bool, fast: bool) 
                 with pytest.raises(asyncio.CancelledError):
                     await task
                 await sockets_closed_down_to(before + 2)
-            transport, _ = await task
-            transport.disconnect()
-            await transport.wait_disconnected()
+            await cut(await task)
 
-    run(check())
+    net.run(check())
