@@ -56,7 +56,8 @@ class MessageStream(WSListener):
 
 
 async def main(url: str) -> None:
-    transport, stream = await ws_connect(MessageStream, url)
+    stream = MessageStream()
+    transport, _ = await ws_connect(lambda: stream, url)
 
     transport.send(WSMsgType.TEXT, "a question")
     print(f"Answer: {await stream.receive()}")

@@ -11,11 +11,12 @@ import asyncio
 
 from picows import ws_connect
 
-from .echo_client_cython import EchoClient
+from .echo_client_cython import EchoClient  # type: ignore[import-not-found]
 
 
 async def main(url: str, round_trips: int) -> None:
-    transport, client = await ws_connect(lambda: EchoClient(round_trips), url)
+    client = EchoClient(round_trips)
+    transport, _ = await ws_connect(lambda: client, url)
     await transport.wait_disconnected()
     print(f"{client.round_trips} round trips in {client.seconds:.3f} seconds")
 

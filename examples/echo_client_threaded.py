@@ -33,11 +33,17 @@ class EchoClient(WSListener):
             transport.disconnect()
 
 
-async def run_clients(url: str, connections: int, stop: threading.Event) -> int:
-    pairs = await asyncio.gather(*(ws_connect(EchoClient, url) for _ in range(connections)))
-    # Another thread says when to stop. To wait for that without blocking this event loop, a
-    # helper thread does the waiting.
-    await asyncio.to_thread(stop.wait)
+async def connect(url: str) -> tuple[WSTransport, EchoClient]:
+    client = EchoClient()
+    transport, _ = await ws_connect(lambda: client, url)
+    return transport, client
+
+
+async def run_clients(url: str, connections: int, seconds: float, stop: threading.Event) -> int:
+    pairs = await asyncio.gather(*(connect(url) for _ in range(connections)))
+    # Another thread may say stop before the time is over. To wait for that without blocking this
+    # event loop, a helper thread does the waiting.
+    await asyncio.to_thread(stop.wait, seconds)
     for transport, _ in pairs:
         transport.send_close(WSCloseCode.OK)
         transport.disconnect()
@@ -46,22 +52,19 @@ async def run_clients(url: str, connections: int, stop: threading.Event) -> int:
 
 
 def main(url: str, threads: int, connections: int, seconds: float) -> None:
-    # Python says so itself from 3.13 on.
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     print(f"{threads} threads, the GIL is {'on' if gil else 'off'}")
     with ThreadPoolExecutor(threads, "loop") as pool:
         stop = threading.Event()
         loops = [
-            pool.submit(asyncio.run, run_clients(url, connections, stop)) for _ in range(threads)
+            pool.submit(asyncio.run, run_clients(url, connections, seconds, stop))
+            for _ in range(threads)
         ]
-        # A failure in any thread, or Ctrl+C, stops them all.
-        timer = threading.Timer(seconds, stop.set)
-        timer.start()
         try:
+            # Ctrl+C, or a failure in one thread, stops them all.
             for loop in as_completed(loops):
                 print(f"A thread made {loop.result() / seconds:.0f} round trips per second")
         finally:
-            timer.cancel()
             stop.set()
 
 

@@ -87,7 +87,8 @@ async def main(messages: int) -> None:
     server = await ws_create_server(lambda request: producer, "127.0.0.1", 0)
     url = "ws://{}:{}/".format(*server.sockets[0].getsockname())
 
-    transport, client = await ws_connect(SlowClient, url)
+    client = SlowClient()
+    transport, _ = await ws_connect(lambda: client, url)
     await transport.wait_disconnected()
     server.close()
     await server.wait_closed()
