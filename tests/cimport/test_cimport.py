@@ -7,6 +7,8 @@ import pytest
 
 from tests.packaging.installation import Installation
 
+pytestmark = pytest.mark.timeout(600)  # a busy machine compiles slowly
+
 HERE = Path(__file__).parent
 
 

@@ -5,8 +5,12 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import pytest
+
 import picows
 from tests.packaging.installation import CHECKOUT, Installation
+
+pytestmark = pytest.mark.timeout(600)  # a busy machine compiles slowly
 
 BUILT = (".so", ".pyd", ".o", ".c", ".html", ".pyc")
 
