@@ -71,6 +71,15 @@ def received(frame: WSFrame) -> Received:
     return Received(frame.msg_type, frame.get_payload_as_bytes(), bool(frame.fin), rsv)
 
 
+def close_state(transport: WSTransport) -> tuple[Any, Any, bool] | None:
+    """The closing handshake as (sent, recv, recv_then_sent), with (code, reason) pairs."""
+    state = transport.close_handshake
+    if state is None:
+        return None
+    sent, recv = (info and (info.code, info.reason or "") for info in (state.sent, state.recv))
+    return sent, recv, state.recv_then_sent
+
+
 @dataclass(frozen=True)
 class Network:
     loop: str = "asyncio"

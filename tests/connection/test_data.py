@@ -214,7 +214,11 @@ def test_what_a_message_may_be(net: Network) -> None:
     net.run(test())
 
 
-@pytest.mark.parametrize("message", [5, 1.5, object(), [b"x"], memoryview(b"0123")[::2], "\ud800"], ids=repr)
+@pytest.mark.parametrize(
+    "message",
+    [5, object(), [b"x"], memoryview(b"0123")[::2], "\ud800"],
+    ids=["int", "object", "list", "not-contiguous", "lone-surrogate"],
+)
 @pytest.mark.parametrize("side", [0, 1], ids=["client", "server"])
 def test_what_a_message_may_not_be(net: Network, message: object, side: int) -> None:
     async def test() -> None:

@@ -1,0 +1,511 @@
+"""How a connection ends: the closing handshake, disconnect(), and what still arrives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from picows import WSCloseCode, WSFrame, WSMsgType, WSTransport
+from tests.connection.networks import (
+    Echo,
+    Network,
+    Received,
+    Recorder,
+    close_state,
+    over_both_loops,
+    over_every_network,
+    over_tcp_and_tls,
+)
+from tests.connection.peers import (
+    BINARY,
+    CLOSE,
+    PONG,
+    ROLES,
+    TEXT,
+    Peer,
+    close_payload,
+    raw_client,
+    raw_server,
+)
+
+MIB = 1024 * 1024
+
+over_roles = pytest.mark.parametrize("role", ROLES)
+over_sides = pytest.mark.parametrize("side", [0, 1], ids=["client", "server"])
+
+
+class Polite(Recorder):
+    """Answers a CLOSE as the guides say."""
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        super().on_ws_frame(transport, frame)
+        if frame.msg_type == WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code(), frame.get_close_message())
+            transport.disconnect()
+
+
+@over_every_network
+@over_sides
+def test_closing_handshake(net: Network, side: int) -> None:
+    async def test() -> None:
+        async with net.pair(Polite, Polite) as pair:
+            one, other = pair[side], pair[1 - side]
+            assert close_state(one.transport) is None
+            assert not one.transport.is_close_frame_sent
+            one.transport.send_close(3500, "grüße")
+            assert one.transport.is_close_frame_sent
+            assert close_state(one.transport) == ((3500, "grüße"), None, False)
+            await one.disconnected.wait()
+            await other.disconnected.wait()
+            assert close_state(one.transport) == ((3500, "grüße"), (3500, "grüße"), False)
+            assert close_state(other.transport) == ((3500, "grüße"), (3500, "grüße"), True)
+            for listener in pair:
+                assert listener.rest() == [Received(CLOSE, close_payload(3500, "grüße".encode()))]
+                assert listener.calls == ["connected", "disconnected"]
+                await listener.transport.wait_disconnected()
+            # Later words change nothing.
+            one.transport.send_close(1001, b"again")
+            assert close_state(one.transport) == ((3500, "grüße"), (3500, "grüße"), False)
+
+    net.run(test())
+
+
+@over_roles
+@pytest.mark.parametrize(
+    ("arguments", "payload"),
+    [
+        ((), b""),
+        ((WSCloseCode.NO_INFO,), b""),
+        ((0,), b""),
+        ((WSCloseCode.OK,), close_payload(1000)),
+        ((1000,), close_payload(1000)),
+        ((WSCloseCode.GOING_AWAY, b"bytes"), close_payload(1001, b"bytes")),
+        ((1014, "grüße"), close_payload(1014, "grüße".encode())),
+        ((3000, bytearray(b"bytearray")), close_payload(3000, b"bytearray")),
+        ((4999, memoryview(b"x" * 123)), close_payload(4999, b"x" * 123)),
+        ((1000, ""), close_payload(1000)),
+        ((1000, None), close_payload(1000)),
+    ],
+    ids=str,
+)
+def test_close_on_the_wire(net: Network, role: str, arguments: tuple[Any, ...], payload: bytes) -> None:
+    async def test() -> None:
+        async with ROLES[role](net, Recorder) as (peer, listener):
+            listener.transport.send_close(*arguments)
+            assert await peer.receive() == Received(CLOSE, payload)
+
+    net.run(test())
+
+
+@over_sides
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        *(((code,), ValueError) for code in (1, 999, 1004, 1005, 1006, 1015, 1016, 1999, 2999, 5000, 65535, 65536 + 1000)),
+        ((WSCloseCode.ABNORMAL_CLOSURE,), ValueError),
+        ((-1,), (ValueError, OverflowError)),
+        ((1000, b"x" * 124), ValueError),
+        ((1000, "é" * 62), ValueError),
+        ((1000, b"\xff"), ValueError),
+        ((WSCloseCode.NO_INFO, b"reason"), ValueError),
+        (("1000",), TypeError),
+        ((None,), TypeError),
+        ((1000, 5), TypeError),
+    ],
+    ids=str,
+)
+def test_what_a_close_may_not_be(net: Network, side: int, arguments: tuple[Any, ...], error: type[Exception]) -> None:
+    async def test() -> None:
+        async with net.pair() as pair:
+            one, other = pair[side], pair[1 - side]
+            with pytest.raises(error):
+                one.transport.send_close(*arguments)
+            assert close_state(one.transport) is None
+            assert not one.transport.is_close_frame_sent
+            one.transport.send(WSMsgType.TEXT, b"next")
+            assert await other.frames.get() == Received(TEXT, b"next")
+
+    net.run(test())
+
+
+class CloseReader(Recorder):
+    """Keeps what a CLOSE frame says of itself."""
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        super().on_ws_frame(transport, frame)
+        if frame.msg_type == WSMsgType.CLOSE:
+            self.said = (frame.get_close_code(), frame.get_close_message(), frame.get_close_reason())
+            self.name = getattr(frame.get_close_code(), "name", None)
+        else:
+            for method in (frame.get_close_code, frame.get_close_message, frame.get_close_reason):
+                with pytest.raises(Exception, match=r"(?i)close"):
+                    method()
+
+
+@over_roles
+@pytest.mark.parametrize(
+    ("payload", "said", "name", "state"),
+    [
+        (b"", (0, None, None), "NO_INFO", (0, "")),
+        (close_payload(1000), (1000, None, None), "OK", (1000, "")),
+        (close_payload(1001, "grüße".encode()), (1001, "grüße".encode(), "grüße"), "GOING_AWAY", (1001, "grüße")),
+        (close_payload(4321, b"own"), (4321, b"own", "own"), None, (4321, "own")),
+    ],
+    ids=["empty", "code", "reason", "private"],
+)
+def test_what_a_close_says(net: Network, role: str, payload: bytes, said: Any, name: str | None, state: Any) -> None:
+    async def test() -> None:
+        async with ROLES[role](net, CloseReader) as (peer, listener):
+            peer.send(TEXT, b"no CLOSE")
+            peer.send(CLOSE, payload)
+            await listener.take(2)
+            assert (listener.said, listener.name) == (said, name)
+            assert close_state(listener.transport) == (None, state, True)
+
+    net.run(test())
+
+
+@over_sides
+def test_every_send_after_a_close_does_nothing(net: Network, side: int) -> None:
+    async def test() -> None:
+        async with net.pair(Recorder, Recorder) as pair:
+            one, other = pair[side], pair[1 - side]
+            one.transport.send_close(1000)
+            send_in_every_way(one.transport)
+            other.transport.send_ping(b"not answered either")
+            one.transport.disconnect()
+            await other.disconnected.wait()
+            assert other.rest() == [Received(CLOSE, close_payload(1000))]
+            # So it is after the end.
+            await one.disconnected.wait()
+            send_in_every_way(one.transport)
+            one.transport.disconnect()
+            one.transport.disconnect(graceful=False)
+            assert close_state(one.transport) == ((1000, ""), None, False)
+
+    net.run(test())
+
+
+def send_in_every_way(transport: WSTransport) -> None:
+    transport.send(WSMsgType.TEXT, b"lost")
+    transport.send(WSMsgType.BINARY, b"lost" * 100_000)
+    transport.send_ping()
+    transport.send_pong(b"lost")
+    transport.send_close(1001, b"lost")
+    transport.send_reuse_external_bytearray(WSMsgType.TEXT, bytearray(20), 14)
+
+
+def test_frames_are_delivered_after_our_close(net: Network) -> None:
+    """The peer may have been sending when it came."""
+
+    async def test() -> None:
+        async with net.pair() as (client, server):
+            client.transport.send_close(1000)
+            server.transport.send(WSMsgType.TEXT, b"on its way")
+            server.transport.send_close(1000)
+            assert [frame.msg_type for frame in await client.take(2)] == [TEXT, CLOSE]
+
+    net.run(test())
+
+
+@over_every_network
+@over_sides
+def test_disconnect_is_told_once_and_never_inside_the_call(net: Network, side: int) -> None:
+    async def test() -> None:
+        for graceful in (True, False):
+            async with net.pair() as pair:
+                transport = pair[side].transport
+                transport.disconnect(graceful)
+                transport.disconnect(graceful)
+                assert pair[side].calls == ["connected"]
+                await transport.wait_disconnected()
+                assert pair[side].calls == ["connected", "disconnected"]
+                assert transport.is_disconnected
+                await pair[1 - side].disconnected.wait()
+                transport.disconnect()
+                transport.disconnect(graceful=False)
+                await transport.wait_disconnected()
+                assert [listener.calls for listener in pair] == [["connected", "disconnected"]] * 2
+                assert close_state(transport) is None
+
+    net.run(test())
+
+
+@over_every_network
+@over_sides
+def test_an_abort_cuts_a_graceful_disconnect_short(net: Network, side: int) -> None:
+    async def test() -> None:
+        async with net.pair() as pair:
+            one, other = pair[side], pair[1 - side]
+            other.transport.underlying_transport.pause_reading()
+            for _ in range(24):
+                one.transport.send(WSMsgType.BINARY, bytes(MIB))
+            one.transport.disconnect()
+            began = time.monotonic()
+            one.transport.disconnect(graceful=False)
+            await one.disconnected.wait()
+            assert time.monotonic() - began < 4  # less than any linger
+
+    net.run(test())
+
+
+@over_every_network
+@over_sides
+def test_an_abort_drops_what_waits(net: Network, side: int) -> None:
+    async def test() -> None:
+        async with net.pair(client_options={"max_frame_size": 1 << 30}, server_options={"max_frame_size": 1 << 30}) as pair:
+            one, other = pair[side], pair[1 - side]
+            other.transport.underlying_transport.pause_reading()
+            one.transport.send(WSMsgType.BINARY, bytes(24 * MIB))
+            one.transport.disconnect(graceful=False)
+            await one.disconnected.wait()
+            other.transport.underlying_transport.resume_reading()
+            await other.disconnected.wait()
+            assert other.rest() == []
+
+    net.run(test())
+
+
+@over_every_network
+@over_roles
+def test_a_graceful_disconnect_reaches_a_peer_that_is_still_sending(net: Network, role: str) -> None:
+    """Megabytes are under way in both directions, and the peer begins to read only after the disconnect."""
+
+    async def test() -> None:
+        limit = {"max_frame_size": 64 * MIB}
+        async with ROLES[role](net, Recorder, **limit) as (peer, listener):
+            sending = asyncio.ensure_future(send_megabytes(peer, 32))
+            await listener.take(4)
+            for i in range(16):
+                listener.transport.send(WSMsgType.BINARY, bytes([i]) * MIB)
+            listener.transport.send_close(1000, b"done")
+            listener.transport.disconnect()
+            # The peer learns of it by reading; until it has read all, nothing may reset the connection.
+            *answers, close = await peer.receive_all()
+            assert [answer.payload for answer in answers] == [bytes([i]) * MIB for i in range(16)]
+            assert close == Received(CLOSE, close_payload(1000, b"done"))
+            await sending
+            await peer.close()
+            await listener.disconnected.wait()
+            await listener.transport.wait_disconnected()
+
+    net.run(test())
+
+
+async def send_megabytes(peer: Peer, count: int) -> None:
+    # What the peer sends after our end of the connection is gone may be refused.
+    with contextlib.suppress(ConnectionError):
+        for _ in range(count):
+            peer.send(BINARY, bytes(MIB))
+            await peer.writer.drain()
+
+
+@over_tcp_and_tls
+@over_roles
+def test_a_graceful_disconnect_waits_for_a_slow_reader(net: Network, role: str) -> None:
+    async def test() -> None:
+        async with ROLES[role](net, Recorder) as (peer, listener):
+            for i in range(8):
+                listener.transport.send(WSMsgType.BINARY, bytes([i]) * MIB)
+            listener.transport.disconnect()
+            payloads = []
+            for _ in range(8):
+                # Not to wait for anything: this is how slow it is.
+                await asyncio.sleep(0.03)
+                payloads.append((await peer.receive()).payload)
+            assert payloads == [bytes([i]) * MIB for i in range(8)]
+            assert await peer.receive_all() == []
+
+    net.run(test())
+
+
+@over_every_network
+@over_sides
+def test_both_sides_disconnect_at_once(net: Network, side: int) -> None:
+    async def test() -> None:
+        async with net.pair() as pair:
+            for listener in pair[:: 1 - 2 * side]:
+                for i in range(6):
+                    listener.transport.send(WSMsgType.BINARY, bytes([i]) * 3)
+                listener.transport.disconnect()
+            for listener in pair:
+                await listener.transport.wait_disconnected()
+                assert listener.calls == ["connected", "disconnected"]
+
+    net.run(test())
+
+
+@over_every_network
+@pytest.mark.parametrize("payload_size", [10, 4 * MIB])
+def test_the_last_words_of_a_server_arrive_with_its_end(net: Network, payload_size: int) -> None:
+    class Brief(Recorder):
+        def on_ws_connected(self, transport: WSTransport) -> None:
+            super().on_ws_connected(transport)
+            transport.send(WSMsgType.BINARY, bytes(payload_size))
+            transport.send_close(1001)
+            transport.disconnect()
+
+    async def test() -> None:
+        async with net.pair(server=Brief) as (client, _):
+            # It talks into the closing connection.
+            for _ in range(100):
+                client.transport.send(WSMsgType.BINARY, bytes(10_000))
+            assert await client.take(2) == [Received(BINARY, bytes(payload_size)), Received(CLOSE, close_payload(1001))]
+            await client.disconnected.wait()
+            await client.transport.wait_disconnected()
+
+    net.run(test())
+
+
+@over_both_loops
+def test_the_linger_is_bounded(net: Network) -> None:
+    """A peer that never closes, whether it is silent, floods us or takes nothing, holds us for seconds only."""
+
+    async def silent(peer: Peer) -> None:
+        await asyncio.Event().wait()
+
+    async def flooding(peer: Peer) -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                peer.send(BINARY, bytes(10_000))
+                await peer.writer.drain()
+                await asyncio.sleep(0.01)
+
+    async def ends(network: Network, behaviour: Callable[[Peer], Any], waiting: int) -> None:
+        async with raw_client(network, Recorder) as (peer, listener):
+            peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            behaving = asyncio.ensure_future(behaviour(peer))
+            listener.transport.send(WSMsgType.BINARY, bytes(waiting))
+            listener.transport.disconnect()
+            await listener.disconnected.wait()
+            behaving.cancel()
+            await asyncio.wait([behaving])
+            peer.writer.transport.abort()
+            await listener.transport.wait_disconnected()
+
+    async def test() -> None:
+        began = time.monotonic()
+        tls = Network(net.loop, tls=True)
+        await asyncio.gather(
+            *(ends(network, peer, size) for network in (net, tls) for peer in (silent, flooding) for size in (10, 24 * MIB))
+        )
+        assert time.monotonic() - began < 15
+
+    net.run(test())
+
+
+@over_every_network
+@over_roles
+@pytest.mark.parametrize("how", ["eof", "reset"])
+def test_the_peer_is_gone(net: Network, role: str, how: str) -> None:
+    async def test() -> None:
+        async with ROLES[role](net, Recorder) as (peer, listener):
+            peer.send(TEXT, b"last")
+            assert await listener.payload() == b"last"
+            if how == "eof":
+                await peer.close()
+            else:
+                peer.writer.transport.abort()
+            await listener.transport.wait_disconnected()
+            assert listener.calls == ["connected", "disconnected"]
+            assert listener.transport.is_disconnected
+            assert close_state(listener.transport) is None
+
+    net.run(test())
+
+
+@over_both_loops
+@over_roles
+def test_the_peer_leaves_in_the_middle_of_a_frame(net: Network, role: str) -> None:
+    async def test() -> None:
+        async with ROLES[role](net, Recorder) as (peer, listener):
+            peer.send(TEXT, b"whole")
+            peer.write(peer.encode(BINARY, bytes(100_000))[:50_000])
+            await peer.close()
+            await listener.transport.wait_disconnected()
+            assert listener.rest() == [Received(TEXT, b"whole")]
+
+    net.run(test())
+
+
+@over_both_loops
+def test_a_client_that_half_closes_gets_what_waits_for_it(net: Network) -> None:
+    async def test() -> None:
+        async with raw_client(net, Echo) as (peer, _):
+            peer.send(BINARY, bytes(MIB))
+            peer.writer.write_eof()
+            assert await peer.receive_all() == [Received(BINARY, bytes(MIB))]
+
+    net.run(test())
+
+
+@over_both_loops
+def test_closing_the_server_leaves_connections_open(net: Network) -> None:
+    async def test() -> None:
+        async with net.serve(lambda request: Echo()) as url:
+            client = await net.connect(Recorder, url)
+        # The server is closed here.
+        with pytest.raises(OSError):  # noqa: PT011 - which one is the system's business
+            await net.connect(Recorder, url)
+        client.transport.send_ping(b"still there")
+        assert await client.frames.get() == Received(PONG, b"still there")
+        client.transport.disconnect()
+        await client.transport.wait_disconnected()
+
+    net.run(test())
+
+
+@over_tcp_and_tls
+def test_wait_disconnected(net: Network) -> None:
+    """Several may wait, one may give up, and who comes late is told at once."""
+
+    async def test() -> None:
+        async with net.pair() as pair:
+            for listener in pair:
+                wait = listener.transport.wait_disconnected
+                waiters = [asyncio.ensure_future(wait()) for _ in range(3)]
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(wait(), 0.001)
+                waiters[1].cancel()
+                await asyncio.wait(waiters[1:2])
+                assert not listener.transport.is_disconnected
+                assert listener.calls == ["connected"]
+                listener.waiters = waiters
+            pair[0].transport.send(WSMsgType.TEXT, b"undisturbed")
+            assert await pair[1].payload() == b"undisturbed"
+            pair[0].transport.disconnect()
+            for listener in pair:
+                assert await asyncio.gather(listener.waiters[0], listener.waiters[2]) == [None, None]
+                assert listener.waiters[1].cancelled()
+                assert listener.calls == ["connected", "disconnected"]
+                await listener.transport.wait_disconnected()
+
+    net.run(test())
+
+
+def test_wait_disconnected_has_seen_the_callback(net: Network) -> None:
+    """on_ws_disconnected has run when the first waiter goes on, and may use the transport."""
+
+    class Closing(Recorder):
+        def on_ws_disconnected(self, transport: WSTransport) -> None:
+            super().on_ws_disconnected(transport)
+            self.state = (transport.is_disconnected, transport is self.transport)
+            send_in_every_way(transport)
+            transport.disconnect()
+            self.waiter = asyncio.ensure_future(transport.wait_disconnected())
+
+    async def test() -> None:
+        async with net.pair(Closing, Closing) as pair:
+            pair[0].transport.disconnect()
+            for listener in pair:
+                await listener.transport.wait_disconnected()
+                assert listener.calls == ["connected", "disconnected"]
+                assert listener.state == (True, True)
+                await listener.waiter
+
+    net.run(test())
