@@ -60,7 +60,7 @@ SEEDS = [
     (CLIENT, b"HTTP/1.0 302 Found\r\nLocation: /x\r\n\r\nuntil the end"),
     (
         CLIENT,
-        b"HTTP/1.1 520\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n1;x\r\ny\r\n0\r\nA: b\r\n\r\n",
+        b"HTTP/1.1 520\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n1;x\r\ny\r\n0\r\nA:\r\n\r\n",
     ),
     (TEXT, "wss://us%20er:p%40ss@bücher.example:8443/a%20b/ä?d=e#f".encode()),
     (TEXT, b"ws://[fe80::1%25eth0]:80?x"),

@@ -353,6 +353,7 @@ def test_body_that_is_cut_off() -> None:
 
 
 def test_body_over_the_largest_size() -> None:
+    assert MAX_BODY_SIZE == 64 * 1024
     for headers in ((), ("Content-Length: 1000000",)):
         data = response(*headers, line="HTTP/1.1 500 x") + b"a" * (MAX_BODY_SIZE + 5)
         error = refused(data)

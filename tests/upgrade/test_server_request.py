@@ -392,6 +392,10 @@ def test_values_are_utf8_and_nothing_is_lost_of_what_is_not() -> None:
     assert headers["C"] == ""
 
 
+def test_limits() -> None:
+    assert (MAX_HEAD_SIZE, MAX_HEADERS, MAX_TARGET_SIZE) == (16 * 1024, 128, 8000)
+
+
 def head_of(size: int) -> bytes:
     head = request(*HEADERS)
     return head[:-2] + b"X: " + b"a" * (size - len(head) - 5) + b"\r\n\r\n"

@@ -88,6 +88,14 @@ def test_handshake_headers_of_a_101_are_ours() -> None:
     assert sent(WSUpgradeResponse.create_101_response(headers), LISTENER) == UPGRADED + b"\r\n"
 
 
+def test_101_says_what_it_upgrades_to() -> None:
+    headers = {"upgrade": "h2c", "CONNECTION": "close", "X": "y"}
+    created = WSUpgradeResponse.create_101_response(headers).headers
+    assert created.getall("Upgrade") == ["websocket"]
+    assert created.getall("Connection") == ["Upgrade"]
+    assert len(created) == 3
+
+
 @pytest.mark.parametrize("name", ["Content-Length", "Transfer-Encoding"])
 def test_101_announces_no_body(name: str) -> None:
     with pytest.raises(ValueError, match=name):
@@ -321,5 +329,6 @@ def test_objects_are_small_and_can_be_filled_by_hand() -> None:
     response = WSUpgradeResponse()
     response.status = HTTPStatus.IM_A_TEAPOT
     assert response.to_bytes() == b"HTTP/1.1 418 I'm a Teapot\r\nContent-Length: 0\r\n\r\n"
+    assert "/x" in repr(request)
     for thing in (request, response, WSUpgradeResponseWithListener(response, None)):
         assert not hasattr(thing, "__dict__")
