@@ -78,10 +78,12 @@ async def run_connection(listener_factory: Callable[[], WSListener], url: str) -
 
 
 async def main(url: str, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stay_connected(Client, url), seconds)
-    except asyncio.TimeoutError:
-        print("Stopped")
+    client = asyncio.create_task(stay_connected(Client, url))
+    await asyncio.wait({client}, timeout=seconds)
+    client.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await client
+    print("Stopped")
 
 
 if __name__ == "__main__":

@@ -44,13 +44,18 @@ class Program:
 
     def finish(self, exit_code: int = 0) -> list[str]:
         """Wait for the end; all the lines it printed."""
-        assert self._process.stdout is not None
-        self._printed += self._process.stdout
+        ended_with = self.end()
         printed = "".join(self._printed)
-        assert self._process.wait() == exit_code, printed
+        assert ended_with == exit_code, printed
         assert "Traceback" not in printed, printed
         assert "Exception ignored" not in printed, printed
         return printed.splitlines()
+
+    def end(self) -> int:
+        """Wait for the end, whatever it prints; the exit code."""
+        assert self._process.stdout is not None
+        self._printed += self._process.stdout
+        return self._process.wait()
 
     def interrupt(self) -> None:
         """Press Ctrl+C."""

@@ -38,6 +38,14 @@ def test_a_client_gets_its_message_echoed(start: Start) -> None:
     server.finish()
 
 
+def test_a_server_stops_though_a_client_is_connected(start: Start) -> None:
+    server = start("echo_server", "--port", 0)
+    client = start("reconnecting_client", "--url", server.url())
+    client.wait_for("Received")
+    server.interrupt()
+    assert server.end() == 0
+
+
 def test_a_client_gets_its_message_echoed_over_tls(start: Start) -> None:
     server = start("echo_server_tls", "--port", 0)
     url = server.url()
