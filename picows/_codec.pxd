@@ -58,7 +58,7 @@ cdef struct Header:
     uint32_t key            # as its four bytes lie in memory; 0 when frames come unmasked
     uint8_t first           # FIN, RSV1..3, opcode
 
-# The bytes received and not yet parsed are data[start:end]. The memory is borrowed: a reader neither allocates nor frees.
+# The bytes received and not yet parsed are data[start:end]. The memory is borrowed: a reader does not allocate or free.
 cdef struct Reader:
     uint8_t* data
     size_t capacity, start, end
@@ -67,7 +67,6 @@ cdef struct Reader:
     Frame frame
     # private
     Header header           # of the frame at `start`, once it is known
-    Status fault            # the error met; it stays
 
 
 # Prepare a reader without a buffer. max_frame_size limits the payload of every frame, in bytes.
@@ -206,16 +205,14 @@ cdef inline Status _look(Reader* r) noexcept nogil:
 
 # STATUS_FRAME: r.frame is the next frame, its payload unmasked in place, valid until the buffer is received into.
 # STATUS_NEED_MORE: receive more; reader_needed() knows how much memory the frame takes.
-# Anything else: the fault of the frame at `start`, from now on the answer of every call.
+# Anything else: the fault of the frame at `start`; nothing moves on, so it stays the answer whatever is received.
 # Faults are found in this order: reserved opcode, fragmented control, mask, control length, length encoding, frame
 # size, and, when the frame is whole, the payload of a CLOSE.
 cdef inline Status reader_next(Reader* r) noexcept nogil:
     cdef Frame* frame = &r.frame
     cdef uint8_t first
-    cdef Status status = r.fault if r.fault != STATUS_FRAME else _look(r)
+    cdef Status status = _look(r)
     if status != STATUS_FRAME:
-        if status != STATUS_NEED_MORE:
-            r.fault = status
         return status
 
     first = r.header.first

@@ -134,6 +134,8 @@ cdef class FrameReader:
                 ))
                 status = reader_next(&self.reader)
             if status != STATUS_NEED_MORE:
+                if reader_next(&self.reader) != status:
+                    raise AssertionError("reader_next() forgot the fault it reported")
                 self.error = error_of(status)
                 break
             self.use_buffer_of(reader_needed(&self.reader) or self.idle_capacity)
@@ -205,7 +207,7 @@ def mask_into(target, size_t target_offset, source, size_t source_offset, size_t
 
 
 def write_close(uint16_t code, bytes reason not None=b""):
-    """The payload of a CLOSE frame (RFC 6455 section 5.5.1); code 0 stands for an empty one. Neither part is checked."""
+    """The payload of a CLOSE frame (RFC 6455 section 5.5.1); code 0 stands for an empty one. Nothing is checked."""
     cdef bytes payload = PyBytes_FromStringAndSize(NULL, len(reason) + 2)
     cdef size_t size = write_close_payload(
         <uint8_t*>PyBytes_AS_STRING(payload), code, <const uint8_t*>PyBytes_AS_STRING(reason), <size_t>len(reason))
