@@ -250,16 +250,11 @@ class _Dialler:
                 f"socket_factory returned an unconnected {sock.family!r} socket, expected a "
                 f"connected one: {endpoint.host}:{endpoint.port} is no address of that family"
             )
-        addresses = await self._loop.getaddrinfo(
+        # The first one only: a socket that failed to connect is not good for another attempt.
+        (*_, address), *_ = await self._loop.getaddrinfo(
             endpoint.host, endpoint.port, family=sock.family, type=sock.type, proto=sock.proto
         )
-        *others, last = [address for *_, address in addresses]
-        for address in others:
-            try:
-                return await self._loop.sock_connect(sock, address)
-            except OSError:
-                pass
-        await self._loop.sock_connect(sock, last)
+        await self._loop.sock_connect(sock, address)
 
 
 if sys.version_info >= (3, 13):

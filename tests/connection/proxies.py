@@ -121,9 +121,11 @@ async def scripted(script: Script, tls: bool = False) -> AsyncIterator[int]:
 
     context = server_tls() if tls else None
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    yield server.sockets[0].getsockname()[1]
-    server.close()
-    await asyncio.gather(*ended)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        await asyncio.gather(*ended)
 
 
 async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
