@@ -1,7 +1,6 @@
 """The asyncio-aware half of the package: frames of a connection in and out, on top of the sans-I/O codec."""
 
 import asyncio
-import logging
 import os
 import threading
 
@@ -9,24 +8,24 @@ cimport cython
 from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
-from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.time cimport monotonic
 from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from cpython.time cimport monotonic
 from libc.string cimport memcpy
 
 from picows._codec cimport (
-    ERR_FRAME_TOO_BIG, MAX_CONTROL_PAYLOAD, MAX_HEADER_SIZE, Reader, STATUS_FRAME, STATUS_NEED_MORE, Status,
+    MAX_CONTROL_PAYLOAD, MAX_HEADER_SIZE, Reader, STATUS_FRAME, STATUS_NEED_MORE, Status,
     close_code_may_travel, header_size, mask_copy, parse_close_payload, reader_attach, reader_commit, reader_init,
     reader_needed, reader_next, reader_space, reader_unread, status_close_code, status_sentence, write_close_payload,
     write_header,
 )
 
-from .errors import WSError, WSHandshakeError, WSInvalidMessageError, WSProtocolError
+from .errors import WSError, WSHandshakeError, WSProtocolError
 from .upgrade import RequestReader, ResponseReader, WSUpgradeResponse, WSUpgradeResponseWithListener, answer
 
 cdef extern from "_native/sockets.h" nogil:
@@ -72,7 +71,6 @@ cdef extern from "Python.h":
     object PyDescr_NewGetSet(PyTypeObject*, PyGetSetDef*)
 
 PICOWS_DEBUG_LL = 9
-cdef int DEBUG_LEVEL = 9
 
 include "_buffers.pxi"
 include "_frame.pxi"
