@@ -26,8 +26,10 @@ html_title = f"picows {release}"
 html_copy_source = False
 html_show_sphinx = False
 
-autodoc_typehints = "signature"
-autodoc_class_signature = "mixed"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+maximum_signature_line_length = 100
+python_use_unqualified_type_names = True
 
 
 def stub_signatures(stub: Path) -> dict[str, tuple[str, str | None]]:
@@ -39,7 +41,7 @@ def stub_signatures(stub: Path) -> dict[str, tuple[str, str | None]]:
         signatures[cls.name] = "", None
         for method in cls.body:
             if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                del method.args.args[0]
+                del (method.args.posonlyargs or method.args.args)[0]  # self
                 arguments = f"({ast.unparse(method.args)})"
                 if method.name == "__init__":
                     signatures[cls.name] = arguments, None
@@ -53,7 +55,7 @@ STUBS = stub_signatures(ROOT / "picows" / "picows.pyi")
 
 
 def signature_from_stub(app, what, name, obj, options, signature, return_annotation):
-    return STUBS.get(name.removeprefix("picows."), (signature, return_annotation))
+    return None if signature is None else STUBS.get(name.removeprefix("picows."))
 
 
 def setup(app):

@@ -43,8 +43,9 @@ async def stay_connected(url: str) -> None:
 
 
 async def run_connection(url: str) -> QuotesClient:
-    transport, client = await ws_connect(
-        QuotesClient,
+    client = QuotesClient()
+    transport, _ = await ws_connect(
+        lambda: client,
         url,
         enable_auto_ping=True,
         auto_ping_idle_timeout=5,
