@@ -237,10 +237,13 @@ class _Dialler:
         """Start TLS on a connected transport, which may be a TLS one itself."""
         _allow_tls_in_tls(transport)
         start_tls = network(self._loop, self._use_aiofastnet, "start_tls")
-        secure = await start_tls(
+        secure: asyncio.Transport | None = await start_tls(
             transport, protocol, context, server_hostname=hostname, **self._tls_kwargs
         )
-        return cast(asyncio.Transport, secure)
+        # Event loops take a connection that was just closed for the end of the handshake.
+        if secure is None or secure.is_closing() or transport.is_closing():
+            raise ConnectionResetError(f"{hostname} closed the connection in the TLS handshake")
+        return secure
 
     async def _connect_socket(self, sock: socket.socket, endpoint: WSParsedURL) -> None:
         if _is_connected(sock):
@@ -276,9 +279,9 @@ else:
 
         def _force_close(self, exc: BaseException | None) -> None:
             self._closed = True
-            carrier = self._ssl_protocol and self._ssl_protocol._transport
+            carrier: Any = self._ssl_protocol and self._ssl_protocol._transport
             if carrier is not None:
-                cast(asyncio.Transport, carrier).abort()
+                carrier._force_close(exc)
 
     def _allow_tls_in_tls(transport: asyncio.Transport) -> None:
         if type(transport) is _SSLProtocolTransport:

@@ -77,7 +77,9 @@ SERVER = [
 
 
 def identify(value: object) -> str:
-    return repr(value)[:40]
+    if isinstance(value, ssl.SSLContext):
+        return value.protocol.name
+    return value.__name__ if isinstance(value, type) else repr(value)[:40]
 
 
 async def connect(url: object = URL, factory: object = WSListener, **arguments: object) -> None:

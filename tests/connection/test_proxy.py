@@ -247,6 +247,25 @@ def test_server_of_another_name(net: Network, scheme: str) -> None:
     net.run(check())
 
 
+@over_tls
+@over_schemes
+def test_server_leaves_in_the_tls_handshake(net: Network, scheme: str) -> None:
+    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    async def check() -> None:
+        # aiofastnet reports to the loop what it raises.
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        before = open_sockets()
+        async with running_proxy(scheme) as proxy, scripted(leave) as port:
+            with pytest.raises((ConnectionError, ssl.SSLError)):
+                await check_echo(net, f"wss://localhost:{port}/", proxy=proxy.url)
+        await sockets_closed_down_to(before)
+
+    net.run(check())
+
+
 @over_every_network
 def test_https_proxy_of_another_name(net: Network) -> None:
     async def check() -> None:
