@@ -98,11 +98,9 @@ cdef inline size_t reader_needed(const Reader* r) noexcept nogil:
     return r.header.size + r.header.payload_size if r.header.size else 0
 
 
-# Where to receive up to n bytes. When nothing is unread, that is the start of the buffer again: payloads delivered
-# before are then overwritten, so attach another buffer first when somebody still looks at them.
-cdef inline uint8_t* reader_space(Reader* r, size_t* n) noexcept nogil:
-    if r.start == r.end:
-        r.start = r.end = 0
+# Where to receive up to n bytes: behind all that came, so that no payload delivered is overwritten. To begin at the
+# front again, attach the same buffer, or another one while somebody still looks at a payload.
+cdef inline uint8_t* reader_space(const Reader* r, size_t* n) noexcept nogil:
     n[0] = r.capacity - r.end
     return r.data + r.end
 

@@ -68,10 +68,13 @@ def test_every_cut_and_every_place_in_a_word(character: str) -> None:
             assert is_utf8(data[:cut], b"\xff", data[cut:]) is False
 
 
-def test_no_valid_text_makes_up_for_an_error() -> None:
-    for before in range(20):
-        assert is_utf8(b"x" * before + b"\x80", b"x" * 40) is False
-        assert is_utf8(b"x" * before + b"\xc3x", b"x" * 40) is False
+@pytest.mark.parametrize("error", [b"\x80", b"\xc3x", b"\xe2\x82x", b"\xff", b"\xc0"])
+def test_no_valid_text_makes_up_for_an_error(error: bytes) -> None:
+    for before, after in product(range(18), range(16, 24)):
+        start, rest = b"x" * before + error, b"x" * after
+        assert is_utf8(start + rest) is False
+        assert is_utf8(start, rest) is False
+        assert is_utf8(start[:-1], start[-1:] + rest) is False
 
 
 def test_nothing_is_valid() -> None:
