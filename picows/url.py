@@ -158,8 +158,6 @@ def _port(url: str, port: str | None) -> int | None:
 
 def _quoted(url: str, text: str) -> str:
     """Percent-encode what is not ASCII, and nothing else: the rest was encoded by the caller."""
-    if text.isascii():
-        return text
     try:
         return "".join(c if c.isascii() else quote(c) for c in text)
     except UnicodeError:

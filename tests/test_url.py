@@ -100,6 +100,11 @@ def test_host(netloc: str, host: str) -> None:
     assert parse_url(f"ws://{netloc}/").host == host
 
 
+def test_absent_and_empty_are_not_the_same() -> None:
+    assert (parse_url("ws://u@h").username, parse_url("ws://u@h").password) == ("u", None)
+    assert (parse_url("ws://:@h").username, parse_url("ws://:@h").password) == ("", "")
+
+
 @pytest.mark.parametrize(
     ("netloc", "user_info"),
     [
@@ -212,7 +217,7 @@ def test_blanks_and_control_characters_are_refused_everywhere(url: str, bad: str
 @pytest.mark.parametrize("url", [b"ws://h", None, 5])
 def test_url_is_a_str(url: object) -> None:
     for parse in (parse_url, parse_proxy_url):
-        with pytest.raises(TypeError, match="str"):
+        with pytest.raises(TypeError, match="url must be a str"):
             parse(url)  # type: ignore[arg-type]
 
 
@@ -222,6 +227,7 @@ def test_url_is_a_str(url: object) -> None:
         ("http://h", "http", 80, False),
         ("https://h/", "https", 443, True),
         ("socks4://h", "socks4", 1080, False),
+        ("socks5://h", "socks5", 1080, False),
         ("SOCKS5://h:1", "socks5", 1, False),
         ("http://[::1]:3128", "http", 3128, False),
     ],
