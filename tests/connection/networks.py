@@ -1,4 +1,4 @@
-"""What a connection is tested on (event loop x TCP or TLS x aiofastnet or not), and the listener that tests watch it by."""
+"""What a connection is tested on (event loop x TCP or TLS x aiofastnet or not), and the listener to watch it by."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect, ws_create_server
-from tests.connection.proxies import client_tls, server_tls
+from tests.connection.proxies import client_tls, open_sockets, server_tls, sockets_closed_down_to
+
+_ALL_LOOPS = ("asyncio", "uvloop")
+LOOPS = [name for name in _ALL_LOOPS if importlib.util.find_spec(name) is not None]
 
 TIME_LIMIT = 30.0  # seconds; only a test that hangs meets it
 
@@ -94,18 +97,24 @@ class Network:
         return ["uvloop"] * (self.loop == "uvloop") + ["aiofastnet"] * self.fast
 
     def run(self, test: Coroutine[Any, Any, None]) -> None:
-        """Run a test on a new loop. What reaches the loop's exception handler fails it."""
+        """Run a test on a new loop. What reaches the loop's exception handler fails it, so does a socket left open."""
+
+        async def run_to_the_end() -> None:
+            count = open_sockets()
+            await test
+            await sockets_closed_down_to(count)
+
         loop = importlib.import_module(self.loop).new_event_loop()
         problems: list[dict[str, Any]] = []
         loop.set_exception_handler(lambda _, context: problems.append(context))
         try:
-            loop.run_until_complete(asyncio.wait_for(test, TIME_LIMIT))
+            loop.run_until_complete(asyncio.wait_for(run_to_the_end(), TIME_LIMIT))
             unfinished = asyncio.all_tasks(loop)
             loop.run_until_complete(loop.shutdown_default_executor())
         finally:
             loop.close()
-        assert not problems
-        assert not unfinished
+        assert not problems, problems
+        assert not unfinished, unfinished
 
     @contextlib.asynccontextmanager
     async def serve(self, factory: Callable[..., Any], **options: Any) -> AsyncIterator[str]:
@@ -169,10 +178,8 @@ def _over(*networks: Network) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("net", [parameter(network) for network in networks])
 
 
-_LOOPS = ("asyncio", "uvloop")
-
 over_every_network = _over(
-    *(Network(loop, tls, fast) for loop in _LOOPS for tls in (False, True) for fast in (False, True))
+    *(Network(loop, tls, fast) for loop in _ALL_LOOPS for tls in (False, True) for fast in (False, True))
 )
-over_tcp_and_tls = _over(*(Network(loop, tls) for loop in _LOOPS for tls in (False, True)))
-over_both_loops = _over(*(Network(loop) for loop in _LOOPS))
+over_tcp_and_tls = _over(*(Network(loop, tls) for loop in _ALL_LOOPS for tls in (False, True)))
+over_both_loops = _over(*(Network(loop) for loop in _ALL_LOOPS))

@@ -113,8 +113,8 @@ class Peer:
 @contextlib.asynccontextmanager
 async def stream(net: Network, url: str) -> AsyncIterator[Peer]:
     """A client that has sent nothing yet."""
-    tls = {"ssl": client_tls(), "server_hostname": "localhost"} if net.tls else {}
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.split(":")[2].strip("/")), **tls)  # type: ignore[arg-type]
+    port = int(url.split(":")[2].strip("/"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client_tls() if net.tls else None)
     peer = Peer(reader, writer, masks=True)
     try:
         yield peer

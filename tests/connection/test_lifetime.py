@@ -1,0 +1,232 @@
+"""A finished connection is freed by reference counting alone, and may be referred to weakly while it lives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import sys
+import weakref
+from collections.abc import Iterator
+from typing import Any, Callable
+
+import pytest
+
+from picows import WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
+from tests.connection.networks import Network, over_both_loops, over_every_network
+from tests.connection.peers import REQUEST, TEXT, stream
+
+pytestmark = pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="only CPython frees an object with the last reference"
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_cycle_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+class Watch:
+    """Tells when objects are gone. It knows them by weak references only."""
+
+    def __init__(self) -> None:
+        self.references: dict[weakref.ref[Any], asyncio.Event] = {}
+
+    def add(self, thing: object) -> None:
+        event = asyncio.Event()
+        self.references[weakref.ref(thing, lambda _: event.set())] = event
+
+    async def all_gone(self) -> None:
+        for reference, event in self.references.items():
+            try:
+                await asyncio.wait_for(event.wait(), 3)
+            except asyncio.TimeoutError:
+                pytest.fail(f"still there: {reference}")
+
+
+Ending = Callable[[WSTransport, WSTransport], None]
+
+ENDINGS: dict[str, Ending] = {
+    "client disconnects": lambda client, server: client.disconnect(),
+    "server disconnects": lambda client, server: server.disconnect(),
+    "client aborts": lambda client, server: client.disconnect(graceful=False),
+    "server aborts": lambda client, server: server.disconnect(graceful=False),
+    "closed": lambda client, server: (client.send_close(1000), client.disconnect()),  # type: ignore[func-returns-value]
+    "client callback raises": lambda client, server: server.send(WSMsgType.TEXT, b"raise"),
+    "server callback raises": lambda client, server: client.send(WSMsgType.TEXT, b"raise"),
+    "client breaks the protocol": lambda client, server: client.underlying_transport.write(b"\x83"),
+    "server breaks the protocol": lambda client, server: server.underlying_transport.write(b"\x83"),
+    "much is queued": lambda client, server: (  # type: ignore[func-returns-value]
+        server.send(WSMsgType.BINARY, bytes(8 << 20)),
+        server.disconnect(),
+    ),
+}
+
+
+class Ordinary(WSListener):
+    """Refers to its transport and its frame, as listeners do."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        watch.add(self)
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transport = transport
+        self.watch.add(transport)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        self.view = frame.get_payload_as_memoryview()
+        if self.view == b"raise":
+            raise WSProtocolError(4000, "as told")
+
+
+async def use_connection(net: Network, watch: Watch, end: Ending, **options: Any) -> None:
+    """One connection, used and ended; when this returns only the library could hold it."""
+    servers: list[Ordinary] = []
+
+    def factory(request: object) -> Ordinary:
+        servers.append(Ordinary(watch))
+        return servers[0]
+
+    # What is logged about an exception may be kept by a handler, as pytest's does.
+    options["logger_name"] = logging.Logger("picows.unheard", logging.CRITICAL + 1)
+    async with net.serve(factory, **options) as url:
+        client = await net.connect(lambda: Ordinary(watch), url, **options)
+        client.transport.send(WSMsgType.TEXT, b"to the server")
+        servers[0].transport.send(WSMsgType.TEXT, b"to the client")
+        await client.transport.measure_roundtrip_time(1)
+        end(client.transport, servers[0].transport)
+        for listener in (client, servers[0]):
+            with contextlib.suppress(WSProtocolError):
+                await listener.transport.wait_disconnected()
+            # What holds them together is the user's own.
+            del listener.transport
+
+
+@over_every_network
+def test_a_finished_connection_is_freed(net: Network) -> None:
+    async def test() -> None:
+        watch = Watch()
+        await use_connection(net, watch, ENDINGS["client callback raises"])
+        assert len(watch.references) == 4
+        await watch.all_gone()
+
+    net.run(test())
+
+
+@over_both_loops
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_however_it_ended(net: Network, ending: str) -> None:
+    async def test() -> None:
+        watch = Watch()
+        await use_connection(net, watch, ENDINGS[ending])
+        assert len(watch.references) == 4
+        await watch.all_gone()
+
+    net.run(test())
+
+
+@over_both_loops
+def test_with_auto_ping(net: Network) -> None:
+    async def test() -> None:
+        watch = Watch()
+        await use_connection(net, watch, ENDINGS["client disconnects"], enable_auto_ping=True)
+        await watch.all_gone()
+
+    net.run(test())
+
+
+@over_both_loops
+def test_the_own_cycle_of_a_listener_goes_too(net: Network) -> None:
+    """A listener keeps its transport for ever in most programs: the library has let go of both sides."""
+
+    async def test() -> None:
+        watch = Watch()
+
+        async def use() -> None:
+            async with net.serve(lambda request: Ordinary(watch)) as url:
+                client = await net.connect(lambda: Ordinary(watch), url)
+                client.transport.disconnect()
+                await client.transport.wait_disconnected()
+
+        await use()
+        # A transport does not lead to its listener any more, so this is no cycle.
+        await watch.all_gone()
+
+    net.run(test())
+
+
+@over_both_loops
+def test_an_open_connection_is_kept_alive_by_the_loop(net: Network) -> None:
+    async def test() -> None:
+        watch = Watch()
+        told = asyncio.Event()
+
+        class Telling(Ordinary):
+            def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+                told.set()
+                transport.disconnect()
+
+        async with net.serve(lambda request: Telling(watch)) as url:
+
+            async def connect_and_forget() -> None:
+                client = await net.connect(lambda: Ordinary(watch), url)
+                client.transport.send(WSMsgType.TEXT, b"tell")
+
+            await connect_and_forget()
+            await told.wait()
+            await watch.all_gone()
+
+    net.run(test())
+
+
+@over_both_loops
+def test_refused_requests_leave_nothing(net: Network) -> None:
+    async def test() -> None:
+        watch = Watch()
+
+        class Tag(str):
+            __slots__ = ("__weakref__",)
+
+        def factory(request: Any) -> None:
+            # Lives as long as the request does.
+            request.headers["tag"] = tag = Tag("tag")
+            watch.add(tag)
+
+        async with net.serve(factory) as url:
+            for _ in range(3):
+                async with stream(net, url) as peer:
+                    peer.write(REQUEST)
+                    assert (await peer.reader.read()).startswith(b"HTTP/1.1 404 ")
+            assert len(watch.references) == 3
+            await watch.all_gone()
+
+    net.run(test())
+
+
+@over_both_loops
+def test_weak_references(net: Network) -> None:
+    async def test() -> None:
+        class Simple(WSListener):
+            def on_ws_connected(self, transport: WSTransport) -> None:
+                self.transport = weakref.ref(transport)
+
+        bare = WSListener()
+        assert weakref.ref(bare)() is bare
+        async with net.serve(lambda request: Simple()) as url:
+            client = await net.connect(Simple, url)
+            listener = weakref.ref(client)
+            transport = client.transport()
+            assert listener() is client
+            assert transport is not None
+            transport.send(WSMsgType(TEXT), b"in use")
+            transport.disconnect()
+            await transport.wait_disconnected()
+
+    net.run(test())

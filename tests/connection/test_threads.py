@@ -1,0 +1,118 @@
+"""A connection belongs to the thread of its loop: every method says so when it is called from another."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from picows import WSMsgType, WSTransport
+from tests.connection.networks import Echo, Network, Received, Recorder, over_both_loops
+from tests.connection.peers import TEXT
+
+METHODS: dict[str, Callable[[WSTransport], Any]] = {
+    "send": lambda transport: transport.send(WSMsgType.TEXT, b"lost"),
+    "send_ping": lambda transport: transport.send_ping(b"lost"),
+    "send_pong": lambda transport: transport.send_pong(b"lost"),
+    "send_close": lambda transport: transport.send_close(1000),
+    "send_reuse_external_bytearray": lambda transport: transport.send_reuse_external_bytearray(
+        WSMsgType.TEXT, bytearray(20), 14
+    ),
+    "disconnect": lambda transport: transport.disconnect(),
+    "notify_user_specific_pong_received": lambda transport: transport.notify_user_specific_pong_received(),
+    "wait_disconnected": lambda transport: asyncio.run(transport.wait_disconnected()),
+    "measure_roundtrip_time": lambda transport: asyncio.run(measure(transport)),
+}
+
+
+async def measure(transport: WSTransport) -> None:
+    await transport.measure_roundtrip_time(1)
+
+
+def call_in_thread(function: Callable[..., Any], *arguments: Any) -> tuple[int, BaseException | None]:
+    """The thread's ident, and what the function raised in it."""
+    outcome: list[Any] = [None]
+
+    def main() -> None:
+        outcome[0] = threading.get_ident()
+        try:
+            function(*arguments)
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=main)
+    thread.start()
+    thread.join()
+    return outcome[0], outcome[1] if len(outcome) > 1 else None
+
+
+@over_both_loops
+@pytest.mark.parametrize("side", [0, 1], ids=["client", "server"])
+def test_the_wrong_thread(net: Network, side: int) -> None:
+    async def test() -> None:
+        async with net.pair() as pair:
+            one, other = pair[side], pair[1 - side]
+            for name, method in METHODS.items():
+                ident, error = call_in_thread(method, one.transport)
+                assert isinstance(error, RuntimeError), name
+                # It names the method and both threads.
+                assert name in str(error)
+                assert str(ident) in str(error)
+                assert str(threading.get_ident()) in str(error)
+            # Nothing has happened.
+            assert one.transport.close_handshake is None
+            one.transport.send(WSMsgType.TEXT, b"right thread")
+            assert await other.frames.get() == Received(TEXT, b"right thread")
+            assert one.calls == ["connected"]
+
+    net.run(test())
+
+
+def test_attributes_may_be_read_from_any_thread(net: Network) -> None:
+    async def test() -> None:
+        async with net.pair() as (client, _):
+
+            def look() -> None:
+                transport = client.transport
+                assert transport.is_client_side
+                assert not transport.is_disconnected
+                assert not transport.is_secure
+                assert transport.request.path == b"/"
+                assert transport.close_handshake is None
+
+            assert call_in_thread(look)[1] is None
+
+    net.run(test())
+
+
+@over_both_loops
+def test_a_loop_in_each_thread(net: Network) -> None:
+    """Connections of several threads do not disturb each other."""
+    errors: list[BaseException] = []
+
+    async def talk(url: str, seed: int) -> None:
+        client = await net.connect(Recorder, url)
+        for i in range(200):
+            payload = bytes([seed]) * (i * 97 % 5000)
+            client.transport.send(WSMsgType.BINARY, payload)
+            assert await client.payload() == payload
+        client.transport.disconnect()
+        await client.transport.wait_disconnected()
+
+    async def test() -> None:
+        async with net.serve(lambda request: Echo()) as url:
+
+            def main(seed: int) -> None:
+                try:
+                    net.run(talk(url, seed))
+                except BaseException as error:
+                    errors.append(error)
+
+            loop = asyncio.get_running_loop()
+            await asyncio.gather(*(loop.run_in_executor(None, main, seed) for seed in range(6)))
+
+    net.run(test())
+    assert errors == []
