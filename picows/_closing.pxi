@@ -4,9 +4,12 @@
 # connection and destroy what is on its way to the peer. All times in seconds.
 cdef double LINGER_QUIET = 1.0      # everything is acknowledged and the peer is silent, but does not close
 cdef double LINGER_LIMIT = 5.0      # the peer goes on sending, or takes nothing of what waits for it
-# A TLS connection cannot be half closed. It is closed when the peer has everything and has been silent for a moment: its
-# data would make the TLS shutdown fail. A peer that never falls silent sees the end of the TCP stream instead.
-cdef double LINGER_TLS_QUIET = 0.025
+cdef double LINGER_TICK = 0.1
+cdef double LINGER_TICK_TLS = 0.025
+# A TLS connection cannot be half closed. It is closed when the peer has everything and either sent its CLOSE or has been
+# silent for a while: its data would make the TLS shutdown fail. A peer that never falls silent sees the end of the TCP
+# stream instead.
+cdef double LINGER_TLS_QUIET = 0.25
 cdef double LINGER_TLS_HALF_CLOSE = 0.5
 
 
@@ -24,15 +27,17 @@ cdef int disconnect(Connection connection, bint graceful) except -1:
     if underlying.is_closing():
         # The peer has closed: the transport writes what it holds, and nothing comes that could disturb it.
         return 0
-    if not transport.is_secure and underlying.can_write_eof():
+    if not connection.over_tls and underlying.can_write_eof():
         underlying.write_eof()
     # The user may have paused it.
     if not underlying.is_reading():
         underlying.resume_reading()
-    connection.linger_since = connection.last_received = monotonic()
+    connection.linger_since = monotonic()
     connection.linger_unsent = unsent(connection)
-    set_linger_timer(connection)
-    return 0
+    if connection.over_tls:
+        return linger(connection)
+    connection.last_received = connection.linger_since
+    return set_linger_timer(connection)
 
 
 cdef Py_ssize_t unsent(Connection connection) except -1:
@@ -42,8 +47,8 @@ cdef Py_ssize_t unsent(Connection connection) except -1:
 
 
 cdef int set_linger_timer(Connection connection) except -1:
-    cdef double delay = LINGER_TLS_QUIET if connection.transport.is_secure else LINGER_QUIET
-    connection.timer = connection.loop.call_later(delay, connection._on_linger_timer)
+    connection.timer = connection.loop.call_later(
+        LINGER_TICK_TLS if connection.over_tls else LINGER_TICK, connection._on_linger_timer)
     return 0
 
 
@@ -52,7 +57,8 @@ cdef int linger(Connection connection) except -1:
     cdef:
         WSTransport transport = connection.transport
         double now = monotonic()
-        double quiet = LINGER_TLS_QUIET if transport.is_secure else LINGER_QUIET
+        double silence = now - connection.last_received
+        bint may_close
         Py_ssize_t left = unsent(connection)
     underlying = transport.underlying_transport
     if left < connection.linger_unsent:
@@ -63,9 +69,13 @@ cdef int linger(Connection connection) except -1:
         underlying.abort()
         return 0
     if left == 0 and not underlying.is_closing():
-        if now - connection.last_received >= quiet * 0.9:
+        if connection.over_tls:
+            may_close = connection.close_received or silence >= LINGER_TLS_QUIET
+        else:
+            may_close = silence >= LINGER_QUIET
+        if may_close:
             underlying.close()
-        elif transport.is_secure and not connection.writing_closed and now - connection.linger_since >= LINGER_TLS_HALF_CLOSE:
+        elif connection.over_tls and not connection.writing_closed and now - connection.linger_since >= LINGER_TLS_HALF_CLOSE:
             connection.writing_closed = True
             ws_shutdown_write(connection.fd)
     set_linger_timer(connection)
@@ -82,8 +92,8 @@ cdef int protocol_error(Connection connection, Status status) except -1:
     """The one place where a fault of the codec becomes a close code and an exception."""
     cdef bytes sentence = status_sentence(status)
     error = WSProtocolError(close_codes[status_close_code(status)], sentence.decode())
-    if connection.is_client and connection.error is None:
-        connection.error = error
+    if connection.is_client:
+        keep_error(connection.transport, error)
     connection.options.logger.debug("protocol error: %s", error)
     return close_with(connection, error.code, sentence[:MAX_CONTROL_PAYLOAD - 2])
 
@@ -104,11 +114,23 @@ cdef int callback_failed(Connection connection, str name, error) except -1:
 
 cdef int note_callback_error(Connection connection, str name, error) except -1:
     """The client's wait_disconnected raises the first one; all others are logged."""
-    if connection.is_client and connection.error is None:
-        connection.error = error
-    else:
+    if not connection.is_client or connection.transport is None or not keep_error(connection.transport, error):
         connection.options.logger.error("%s failed", name, exc_info=error)
     return 0
+
+
+cdef bint keep_error(WSTransport transport, error) except -1:
+    """Keep what wait_disconnected is to raise; whether it is the first.
+
+    The frames of its traceback refer to the listener and the transport, hence to this error: emptied, they are no cycle.
+    """
+    if transport._failure is not None:
+        return False
+    transport._failure = (error, error.__traceback__)
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    return True
 
 
 cdef int wake_all(Connection connection) except -1:

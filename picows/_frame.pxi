@@ -13,8 +13,8 @@ cdef class WSFrame:
     it stays: bytes, text, and also views (``memoryview(frame)``, :meth:`get_payload_as_memoryview`), which keep the
     memory that they point into alive and unchanged for as long as they exist.
 
-    A frame is a read-only buffer of its payload: ``json.loads(frame)``-like decoders that take buffers, and
-    ``transport.send(msg_type, frame)``, work without a copy.
+    A frame is a read-only buffer of its payload: decoders that take a buffer (``msgspec.json.decode(frame)``) and
+    ``transport.send(msg_type, frame)`` work without a copy.
     """
 
     cpdef bytes get_payload_as_bytes(self):

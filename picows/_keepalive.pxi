@@ -86,10 +86,12 @@ cdef int wake_pong_waiter(Connection connection) except -1:
 
 
 async def wait_pong(Connection connection):
-    """Wait for the reply to the ping that is under way."""
-    if connection.pong_waiter is None:
-        connection.pong_waiter = connection.loop.create_future()
-    await connection.pong_waiter
+    """Wait for the reply to the ping that is under way; one at a time does."""
+    waiter = connection.pong_waiter = connection.loop.create_future()
+    try:
+        await waiter
+    finally:
+        connection.pong_waiter = None
     check_connected(connection)
 
 

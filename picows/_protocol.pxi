@@ -59,17 +59,17 @@ cdef class Connection:
         ReadBuffer buffer           # what `reader` stands in; None while nothing incomplete waits
         ReadBuffer lent             # what get_buffer gave out last
         object loop
-        object request              # client: the WSUpgradeRequest to be sent
+        object request              # client: the WSUpgradeRequest to be sent, ...
+        object is_secure            # ... and whether its URL says wss; None: what the transport says
         object handshake            # RequestReader or ResponseReader, until the upgrade is done
         object upgrade_waiter       # client: a future that tells how the upgrade ended
         object timer                # of the phase: handshake, auto ping, linger
-        object error                # client: what wait_disconnected raises
         list disconnect_waiters     # futures, made when somebody waits
         object pong_waiter          # a future, made when somebody waits for the reply to a ping
         object roundtrip_lock       # made when a round trip is measured
         Reader reader
         unsigned long thread_id
-        double last_received        # by monotonic(); kept while a timer asks for it
+        double last_received        # by monotonic(); kept for auto ping, and for how a TLS connection is closed
         double ping_sent
         double pong_received_at
         double linger_since         # since when the linger time counts
@@ -77,7 +77,8 @@ cdef class Connection:
         State state
         int fd
         bint is_client
-        bint direct                 # the socket may be written to, there is no TLS in between
+        bint over_tls               # to the server, or to a proxy before it
+        bint direct                 # the socket may be written to
         bint transport_queued       # the transport was given bytes that it may not have written yet
         bint delivering
         bint close_received
@@ -87,8 +88,9 @@ cdef class Connection:
         bint slow_peer_noted
         bint debug
 
-    def __cinit__(self, ConnectionOptions options not None, request=None):
+    def __cinit__(self, ConnectionOptions options not None, request=None, is_secure=None):
         self.options = options
+        self.is_secure = is_secure
         self.is_client = options.is_client_side
         self.fd = -1
         self.debug = options.logger.isEnabledFor(PICOWS_DEBUG_LL)
@@ -106,13 +108,14 @@ cdef class Connection:
         transport.is_client_side = self.is_client
         self.transport = transport
         transport.underlying_transport = underlying
-        transport.is_secure = underlying.get_extra_info("sslcontext") is not None
+        self.over_tls = underlying.get_extra_info("sslcontext") is not None
+        transport.is_secure = self.over_tls if self.is_secure is None else self.is_secure
         sock = underlying.get_extra_info("socket")
         if sock is not None:
             self.fd = sock.fileno()
         if self.fd >= 0:
             ws_tune_tcp(self.fd)
-            self.direct = ws_direct_io_supported() and not transport.is_secure
+            self.direct = ws_direct_io_supported() and not self.over_tls
         if self.options.handshake_timeout is not None:
             self.timer = self.loop.call_later(self.options.handshake_timeout, self._on_handshake_timeout)
         if self.is_client:
@@ -143,9 +146,8 @@ cdef class Connection:
             except Exception as error:
                 note_callback_error(self, "on_ws_disconnected", error)
         wake_all(self)
-        # Nothing keeps a finished connection alive.
-        self.listener = None
-        self.transport = None
+        if self.upgrade_waiter is None:
+            let_go(self)
         self.handshake = None
         self.lent = None
         if not self.delivering:
@@ -209,7 +211,7 @@ cdef class Connection:
         self.lent = None
         buffer.is_lent = False
         if self.state == STATE_OPEN and not self.close_received:
-            if self.options.enable_auto_ping:
+            if self.options.enable_auto_ping or self.over_tls:
                 self.last_received = monotonic()
             if buffer is not self.buffer:
                 attach(self, buffer)
@@ -337,21 +339,30 @@ cdef class Connection:
         linger(self)
 
     async def wait_upgraded(self):
-        """Client: wait until the opening handshake is done. Raises what ended it otherwise; cancelling it aborts."""
+        """Client: wait until the opening handshake is done; returns the transport and the listener.
+
+        Raises what ended the handshake otherwise. Has to be awaited once, or :meth:`abort` called.
+        """
         try:
             await self.upgrade_waiter
-        except asyncio.CancelledError:
-            disconnect(self, False)
-            raise
+            return self.transport, self.listener
         finally:
             self.upgrade_waiter = None
+            if self.state == STATE_CLOSED:
+                let_go(self)
+
+    def abort(self):
+        """Close the connection, if there is one."""
+        self.upgrade_waiter = None
+        if self.transport is not None:
+            disconnect(self, False)
 
     async def _measure_roundtrip_time(self, int rounds):
         return await measure_roundtrip_time(self, rounds)
 
 
 class WSProtocol(Connection, asyncio.BufferedProtocol):
-    """`Connection` as asyncio wants it. ``WSProtocol(options, request=None)``: a request on the client side only."""
+    """`Connection` as asyncio wants it. ``WSProtocol(options, request=None, is_secure=None)``, the last two on the client side only."""
     __slots__ = ()
 
 
@@ -487,6 +498,12 @@ cdef int note_received_close(Connection connection, WSFrame frame) except -1:
     received = WSCloseInfo(named_close_code(frame.get_close_code()), frame.get_close_reason())
     transport.close_handshake = WSCloseHandshake(sent, received, sent is None)
     return 0
+
+
+cdef inline void let_go(Connection connection) noexcept:
+    # Nothing keeps a finished connection alive.
+    connection.listener = None
+    connection.transport = None
 
 
 cdef inline void cancel_timer(Connection connection):

@@ -163,8 +163,9 @@ cdef class WSTransport:
             finally:
                 if connection.disconnect_waiters is not None:
                     connection.disconnect_waiters.remove(waiter)
-        if connection.error is not None:
-            raise connection.error
+        if self._failure is not None:
+            error, its_traceback = self._failure
+            raise error.with_traceback(its_traceback)
 
     async def measure_roundtrip_time(self, int rounds):
         """Send pings one after another and measure how long each reply takes.

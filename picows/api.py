@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Union, cast
+from typing import Any, TypeVar, Union, cast
 from urllib.parse import urldefrag, urljoin
 
 from .errors import WSHandshakeError, WSInvalidStatusError
@@ -27,8 +27,9 @@ from .upgrade import (
 )
 from .url import WSParsedURL, parse_proxy_url, parse_url
 
+_Listener = TypeVar("_Listener", bound=WSListener)
 ClientListenerFactory = Union[
-    Callable[[], WSListener], Callable[[WSUpgradeRequest, WSUpgradeResponse], WSListener]
+    Callable[[], _Listener], Callable[[WSUpgradeRequest, WSUpgradeResponse], _Listener]
 ]
 ServerListenerFactory = Callable[
     [WSUpgradeRequest], Union[WSListener, WSUpgradeResponseWithListener, None]
@@ -55,7 +56,7 @@ _RESERVED_KWARGS = {
 
 
 async def ws_connect(
-    ws_listener_factory: ClientListenerFactory,
+    ws_listener_factory: ClientListenerFactory[_Listener],
     url: str,
     *,
     ssl_context: ssl.SSLContext | None = None,
@@ -76,7 +77,7 @@ async def ws_connect(
     socket_factory: SocketFactory | None = None,
     use_aiofastnet: bool | None = None,
     **kwargs: Any,
-) -> tuple[WSTransport, WSListener]:
+) -> tuple[WSTransport, _Listener]:
     """Connect to a websocket server (RFC 6455 section 4.1).
 
     Returns when the opening handshake is done and the listener's ``on_ws_connected`` was called.
@@ -112,7 +113,7 @@ async def ws_connect(
     :param auto_ping_strategy:
         When to ping: ``WSAutoPingStrategy.PING_WHEN_IDLE`` or ``PING_PERIODICALLY``.
     :param enable_auto_pong:
-        Whether to reply to each received PING by a PONG. The listener gets the PING in any case.
+        Whether to reply to each received PING by a PONG. Such a PING is not given to the listener.
     :param max_frame_size:
         The largest payload in bytes (default 10 MiB) that a received frame may have. For a
         larger one CLOSE(MESSAGE_TOO_BIG) is sent, before the payload is read.
@@ -176,9 +177,8 @@ async def ws_connect(
     if proxy is not None:
         parse_proxy_url(proxy)
     aiofastnet = choose_aiofastnet(use_aiofastnet)
-    factory = _ClientFactory(ws_listener_factory)
     options = _check_options(
-        listener_factory=factory,
+        listener_factory=_called_with_handshake(ws_listener_factory),
         is_client_side=True,
         disconnect_on_exception=disconnect_on_exception,
         handshake_timeout=websocket_handshake_timeout,
@@ -195,7 +195,7 @@ async def ws_connect(
     request = target.request()
     redirects = 0
     while True:
-        protocol = WSProtocol(options, request)
+        protocol = WSProtocol(options, request, target.url.is_secure)
         try:
             await dial(
                 asyncio.get_running_loop(),
@@ -209,12 +209,10 @@ async def ws_connect(
                 timeout=websocket_handshake_timeout,
                 kwargs=target.kwargs,
             )
-            # The protocol lets go of it when the connection ends, which may be at once.
-            transport = protocol.transport
-            await protocol.wait_upgraded()
-            return transport, factory.take_listener()
+            transport, listener = await protocol.wait_upgraded()
+            return transport, cast(_Listener, listener)
         except WSInvalidStatusError as answer:
-            _abort(protocol)
+            protocol.abort()
             if not _is_redirect(answer) or max_redirects == 0:
                 raise
             if redirects == max_redirects:
@@ -226,17 +224,10 @@ async def ws_connect(
                 ) from answer
             target = target.redirected(answer)
         except BaseException:
-            _abort(protocol)
-            factory.take_listener()
+            protocol.abort()
             raise
         request = target.request()
         redirects += 1
-
-
-def _abort(protocol: WSProtocol) -> None:
-    transport: WSTransport | None = protocol.transport
-    if transport is not None:
-        transport.underlying_transport.abort()
 
 
 async def ws_create_server(
@@ -288,7 +279,7 @@ async def ws_create_server(
     :param auto_ping_strategy:
         When to ping: ``WSAutoPingStrategy.PING_WHEN_IDLE`` or ``PING_PERIODICALLY``.
     :param enable_auto_pong:
-        Whether to reply to each received PING by a PONG. The listener gets the PING in any case.
+        Whether to reply to each received PING by a PONG. Such a PING is not given to the listener.
     :param max_frame_size:
         The largest payload in bytes (default 10 MiB) that a received frame may have. For a
         larger one CLOSE(MESSAGE_TOO_BIG) is sent, before the payload is read.
@@ -344,30 +335,19 @@ async def ws_create_server(
     return cast(asyncio.Server, server)
 
 
-class _ClientFactory:
-    """The user's client factory, called by the protocol; remembers the listener it made."""
-
-    def __init__(self, factory: ClientListenerFactory) -> None:
-        self._factory = cast("Callable[..., WSListener]", factory)
-        self._wants_handshake = _accepts(factory, 2)
-        self._listener: WSListener | None = None
-        if not self._wants_handshake and not _accepts(factory, 0):
-            raise TypeError(
-                "ws_listener_factory must be callable with no argument or with two, "
-                f"the request and the response, got {factory!r}"
-            )
-
-    def __call__(self, request: WSUpgradeRequest, response: WSUpgradeResponse) -> WSListener:
-        if self._wants_handshake:
-            self._listener = self._factory(request, response)
-        else:
-            self._listener = self._factory()
-        return self._listener
-
-    def take_listener(self) -> WSListener:
-        """The listener, which is forgotten, so that it lives no longer than its user wants."""
-        listener, self._listener = self._listener, None
-        return cast(WSListener, listener)
+def _called_with_handshake(
+    factory: ClientListenerFactory[_Listener],
+) -> Callable[[WSUpgradeRequest, WSUpgradeResponse], _Listener]:
+    """The user's client factory as one that takes the request and the response in any case."""
+    if _accepts(factory, 2):
+        return cast("Callable[[WSUpgradeRequest, WSUpgradeResponse], _Listener]", factory)
+    if not _accepts(factory, 0):
+        raise TypeError(
+            "ws_listener_factory must be callable with no argument or with two, "
+            f"the request and the response, got {factory!r}"
+        )
+    make = cast("Callable[[], _Listener]", factory)
+    return lambda request, response: make()
 
 
 def _accepts(function: object, arguments: int) -> bool:

@@ -82,6 +82,7 @@ cdef class WSTransport:
         readonly bint is_close_frame_sent
         readonly bint is_disconnected
         object _connection
+        object _failure         # what wait_disconnected raises, and the traceback it came with
         object __weakref__
 
     cpdef send(self, WSMsgType msg_type, message, bint fin=*, bint rsv1=*, bint rsv2=*, bint rsv3=*)

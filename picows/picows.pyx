@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import traceback
 
 cimport cython
 from cpython.buffer cimport (
