@@ -112,12 +112,13 @@ async def scripted(script: Script, tls: bool = False) -> AsyncIterator[int]:
     ended: list[asyncio.Future[None]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        ended.append(asyncio.get_running_loop().create_future())
+        end = asyncio.get_running_loop().create_future()
+        ended.append(end)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             await script(reader, writer)
             await reader.read()
         writer.close()
-        ended[-1].set_result(None)
+        end.set_result(None)
 
     context = server_tls() if tls else None
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
