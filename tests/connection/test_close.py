@@ -92,7 +92,7 @@ def test_closing_handshake(net: Network, side: int) -> None:
         ((1000, ""), close_payload(1000)),
         ((1000, None), close_payload(1000)),
     ],
-    ids=str,
+    ids=["none", "no-info", "0", "ok", "1000", "bytes", "str", "bytearray", "view", "empty-reason", "no-reason"],
 )
 def test_close_on_the_wire(net: Network, role: str, arguments: tuple[Any, ...], payload: bytes) -> None:
     async def test() -> None:
@@ -118,7 +118,7 @@ def test_close_on_the_wire(net: Network, role: str, arguments: tuple[Any, ...], 
         ((None,), TypeError),
         ((1000, 5), TypeError),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:20],
 )
 def test_what_a_close_may_not_be(net: Network, side: int, arguments: tuple[Any, ...], error: type[Exception]) -> None:
     async def test() -> None:
