@@ -138,6 +138,9 @@ cdef class Connection:
         self.direct = False
         cancel_timer(self)
         transport.is_disconnected = True
+        if self.over_tls:
+            # Before 3.11 asyncio's TLS transport warns that it was not closed, unless it is told: a lost one is not enough.
+            transport.underlying_transport.close()
         if self.debug:
             self.options.logger.log(PICOWS_DEBUG_LL, "connection lost: %r", exc)
         if was_upgraded:
@@ -362,7 +365,10 @@ cdef class Connection:
 
 
 class WSProtocol(Connection, asyncio.BufferedProtocol):
-    """`Connection` as asyncio wants it. ``WSProtocol(options, request=None, is_secure=None)``, the last two on the client side only."""
+    """`Connection` as asyncio wants it.
+
+    ``WSProtocol(options, request=None, is_secure=None)``, the last two on the client side only.
+    """
     __slots__ = ()
 
 
