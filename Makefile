@@ -32,8 +32,9 @@ help:
 demo: build
 	@$(python) -m examples.demo
 
+# Two at a time: most tests wait for sockets, and few machines have less.
 test: build
-	$(python) -m pytest $(PYTEST_ARGS)
+	$(python) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 build: venv
 	@PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
