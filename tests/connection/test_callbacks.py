@@ -194,6 +194,23 @@ def test_only_exceptions_from_on_ws_frame_may_be_logged_only(net: Network, role:
 
 
 @over_roles
+def test_a_chosen_close_code_is_sent_in_any_case(net: Network, role: str) -> None:
+    """Who raises a WSProtocolError wants to disconnect, whatever is done about other exceptions."""
+
+    async def test() -> None:
+        error = WSProtocolError(4001, "chosen")
+        async with ROLES[role](
+            net, lambda: Raising("on_ws_frame", error), disconnect_on_exception=False
+        ) as (peer, listener):
+            peer.write(b"".join(peer.encode(TEXT, word) for word in (b"raise", b"behind")))
+            assert await peer.receive_all() == [Received(TEXT, b"raise"), Received(CLOSE, close_payload(4001, b"chosen"))]
+            await peer.close()
+            await listener.disconnected.wait()
+
+    net.run(test())
+
+
+@over_roles
 def test_the_first_exception_counts(net: Network, role: str) -> None:
     first = Boom("first")
 
