@@ -338,6 +338,7 @@ def test_round_trips(net: Network, side: int) -> None:
             assert len(times) == 7
             assert all(isinstance(seconds, float) and 0 < seconds < took for seconds in times)
             assert sum(times) <= took
+            assert await pair[side].transport.measure_roundtrip_time(0) == []
             pair[1 - side].transport.send(WSMsgType.TEXT, b"behind")
             # The replies were not delivered.
             assert await pair[side].frames.get() == Received(TEXT, b"behind")
