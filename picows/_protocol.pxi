@@ -58,6 +58,7 @@ cdef class Connection:
         ThreadMemory memory
         ReadBuffer buffer           # what `reader` stands in; None while nothing incomplete waits
         ReadBuffer lent             # what get_buffer gave out last
+        Py_ssize_t large_frame      # the size of the last frame that did not come in one read, 0 after a smaller one
         object loop
         object request              # client: the WSUpgradeRequest to be sent, ...
         object is_secure            # ... and whether its URL says wss; None: what the transport says
@@ -200,24 +201,32 @@ cdef class Connection:
             reader_space(&self.reader, &space)
         if space:
             buffer = self.buffer
-            buffer.lent_from = buffer.capacity - <Py_ssize_t>space
+            buffer.lent_from = <Py_ssize_t>self.reader.end
+            buffer.lent_size = <Py_ssize_t>space
+        elif self.large_frame and unread == 0:
+            # Large frames seldom come alone: the next one is read straight to its place.
+            buffer = take_large_buffer(self.memory, self.large_frame)
+            buffer.lent_from = 0
+            buffer.lent_size = self.large_frame
         else:
             # An incomplete small frame goes to the front of the shared block when there is more: see buffer_updated.
             buffer = take_read_buffer(self.memory)
             buffer.lent_from = <Py_ssize_t>unread
-        buffer.is_lent = True
+            buffer.lent_size = buffer.capacity - <Py_ssize_t>unread
         self.lent = buffer
         return buffer
 
     def buffer_updated(self, Py_ssize_t size):
-        cdef ReadBuffer buffer = self.lent
+        cdef:
+            ReadBuffer buffer = self.lent
+            Py_ssize_t capacity = buffer.lent_from + buffer.lent_size
         self.lent = None
-        buffer.is_lent = False
+        buffer.lent_size = 0
         if self.state == STATE_OPEN and not self.close_received:
             if self.options.enable_auto_ping or self.over_tls:
                 self.last_received = monotonic()
             if buffer is not self.buffer:
-                attach(self, buffer)
+                attach(self, buffer, capacity)
             reader_commit(&self.reader, size)
             deliver(self)
         elif self.state == STATE_HANDSHAKE:
@@ -377,10 +386,10 @@ cdef inline void take(ThreadMemory memory, ReadBuffer buffer) noexcept:
         memory.read_buffer = None
 
 
-cdef inline int attach(Connection connection, ReadBuffer buffer) except -1:
-    """Go on reading in the thread's block: bytes of an incomplete frame move to its front, which was left free."""
+cdef inline int attach(Connection connection, ReadBuffer buffer, Py_ssize_t capacity) except -1:
+    """Go on reading in another block: bytes of an incomplete frame move to its front, which was left free."""
     take(connection.memory, buffer)
-    reader_attach(&connection.reader, buffer.data, buffer.capacity)
+    reader_attach(&connection.reader, buffer.data, capacity)
     connection.buffer = buffer
     return 0
 
@@ -464,6 +473,8 @@ cdef int settle(Connection connection, ReadBuffer buffer) except -1:
         size_t needed
         ReadBuffer own
     if unread == 0 or connection.state != STATE_OPEN or connection.close_received:
+        if not buffer.is_shared and reader.end < reader.capacity:
+            connection.large_frame = 0
         reader.data = NULL
         reader.capacity = reader.start = reader.end = 0
         connection.buffer = None
@@ -475,8 +486,14 @@ cdef int settle(Connection connection, ReadBuffer buffer) except -1:
     # A large frame is read straight to a block of its size. A small one, or one whose size is not known yet, waits in a
     # block of what there is and goes to the front of the shared block with the next read: one more small copy, but the
     # read is a whole burst again.
-    own = ReadBuffer(<Py_ssize_t>(needed if needed > <size_t>connection.options.small_frame_limit else unread))
-    reader_attach(reader, own.data, own.capacity)
+    if needed > <size_t>connection.options.small_frame_limit:
+        own = take_large_buffer(connection.memory, <Py_ssize_t>needed)
+        reader_attach(reader, own.data, needed)
+        connection.large_frame = <Py_ssize_t>needed if SHARED_READ_SIZE // 4 < needed <= MAX_SPARE_SIZE else 0
+    else:
+        own = ReadBuffer(<Py_ssize_t>unread)
+        reader_attach(reader, own.data, unread)
+        connection.large_frame = 0
     connection.buffer = own
     give_back(connection.memory, buffer)
     return 0

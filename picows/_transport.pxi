@@ -274,7 +274,7 @@ cdef int send_frame(Connection connection, WSMsgType msg_type, const uint8_t* pa
         if sent < <Py_ssize_t>head + size:
             return queue_rest(connection, header, head, payload, size, sent, 0, 0)
         return 0
-    # Large and masked: chunk by chunk, so that the masked bytes are still in the cache when the kernel copies them.
+    # Larger than the scratch memory, and masked: chunk by chunk.
     memcpy(memory.scratch, header, head)
     done = 0
     while True:
