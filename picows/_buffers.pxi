@@ -6,6 +6,8 @@ cdef enum:
     # Frames up to this size are built in the thread's scratch memory, larger masked ones chunk by chunk. A send of 64 KiB at
     # a time was measured to cost a third more: every one wakes the peer. Memory that no frame ever needed is never touched.
     SCRATCH_SIZE = 1024 * 1024
+    # How much of what answers a burst is gathered at most before it leaves.
+    GATHER_SIZE = 64 * 1024
     # Unmasked payloads above this size are not copied: header and payload leave by one writev.
     COPY_LIMIT = 8 * 1024
     MASK_POOL_SIZE = 4096
@@ -78,6 +80,24 @@ cdef inline void fill_view(Py_buffer* view, void* data, Py_ssize_t size, bint re
 
 
 @cython.final
+cdef class WriteBuffer:
+    """Frames of one connection that wait to leave in one write: during a burst of received frames, or while corked."""
+    cdef:
+        uint8_t* data
+        size_t size
+        int corks               # how many cork() are open
+        bint of_burst           # the burst that is being delivered is to flush it
+
+    def __cinit__(self):
+        self.data = <uint8_t*>PyMem_RawMalloc(GATHER_SIZE)
+        if self.data == NULL:
+            raise MemoryError("no memory for gathering frames")
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.data)
+
+
+@cython.final
 cdef class ThreadMemory:
     """What the connections of one thread share, so that an idle connection owns no buffer.
 
@@ -88,6 +108,7 @@ cdef class ThreadMemory:
         ReadBuffer read_buffer      # None while a burst in it is being delivered
         ReadBuffer spare            # of a large frame that is done, None when there is none
         WSFrame frame               # None while it is in a callback; handed out again unless somebody kept it
+        WriteBuffer write_buffer    # None while a connection gathers in it
         uint8_t* scratch
         bytes mask_pool
         Py_ssize_t mask_pool_used

@@ -19,6 +19,8 @@ cdef int disconnect(Connection connection, bint graceful) except -1:
         return 0
     underlying = transport.underlying_transport
     cancel_timer(connection)
+    if graceful and connection.gathered is not None:
+        flush(connection)
     connection.state = STATE_CLOSING
     wake_pong_waiter(connection)
     if not graceful:

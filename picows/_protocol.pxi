@@ -26,10 +26,12 @@ cdef class ConnectionOptions:
         bint enable_auto_ping
         bint enable_auto_pong
         bint ping_when_idle
+        bint coalesce_writes
 
     def __init__(self, *, listener_factory, bint is_client_side, bint disconnect_on_exception, handshake_timeout, logger,
                  bint enable_auto_ping, double auto_ping_idle_timeout, double auto_ping_reply_timeout,
-                 auto_ping_strategy, bint enable_auto_pong, uint64_t max_frame_size, Py_ssize_t read_buffer_init_size):
+                 auto_ping_strategy, bint enable_auto_pong, uint64_t max_frame_size, Py_ssize_t read_buffer_init_size,
+                 bint coalesce_writes):
         self.listener_factory = listener_factory
         self.is_client_side = is_client_side
         self.disconnect_on_exception = disconnect_on_exception
@@ -41,6 +43,7 @@ cdef class ConnectionOptions:
         self.ping_when_idle = auto_ping_strategy == WSAutoPingStrategy.PING_WHEN_IDLE
         self.enable_auto_pong = enable_auto_pong
         self.max_frame_size = max_frame_size
+        self.coalesce_writes = coalesce_writes
         # Half of the shared block at most: the rest has to have room behind it.
         self.small_frame_limit = min(read_buffer_init_size, SHARED_READ_SIZE // 2)
 
@@ -59,6 +62,7 @@ cdef class Connection:
         ReadBuffer buffer           # what `reader` stands in; None while nothing incomplete waits
         ReadBuffer lent             # what get_buffer gave out last
         Py_ssize_t large_frame      # the size of the last frame that did not come in one read, 0 after a smaller one
+        WriteBuffer gathered        # None while frames leave one by one
         object loop
         object request              # client: the WSUpgradeRequest to be sent, ...
         object is_secure            # ... and whether its URL says wss; None: what the transport says
@@ -412,8 +416,14 @@ cdef int deliver(Connection connection) except -1:
                     callback_failed(connection, "on_ws_frame", error)
                     break
                 connection.options.logger.exception("on_ws_frame failed, the connection stays open")
+                if connection.gathered is not None:
+                    flush(connection)
     finally:
         connection.delivering = nested
+        if connection.gathered is not None and not nested:
+            connection.gathered.of_burst = False
+            if connection.gathered.corks == 0:
+                end_gathering(connection)
         if buffer is not None and connection.buffer is not buffer:
             give_back(connection.memory, buffer)
         if connection.buffer is not None:
@@ -443,6 +453,11 @@ cdef int deliver_frames(Connection connection) except -1:
             fill_frame(frame, &connection.reader, connection.buffer)
             if connection.debug:
                 connection.options.logger.log(PICOWS_DEBUG_LL, "received %s", str(frame))
+            if not frame.last_in_buffer and connection.options.coalesce_writes:
+                # Not alone in its burst: one read, one write.
+                if connection.gathered is None:
+                    gather(connection)
+                connection.gathered.of_burst = True
             # The connection itself looks at control frames, and at all frames while a ping waits for its reply.
             if not (frame.msg_type & 8 or connection.awaits_pong) or is_for_listener(connection, frame):
                 if callback is None:

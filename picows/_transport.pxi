@@ -144,6 +144,32 @@ cdef class WSTransport:
         """Tell that a reply to the last ping has come, when only :meth:`WSListener.on_ws_frame` can know it."""
         pong_received(checked_connection(self, "notify_user_specific_pong_received"))
 
+    cpdef flush(self):
+        """Write what was gathered: what was sent during the burst that is being delivered, or since :meth:`cork`.
+
+        Call it where something sent must not wait for the rest of the burst: before work that takes long, for example.
+        """
+        cdef Connection connection = checked_connection(self, "flush")
+        if connection.gathered is not None:
+            flush(connection)
+
+    def cork(self):
+        """Gather what is sent inside of a ``with`` block, and write it at once: ``with transport.cork(): ...``.
+
+        It leaves when the block ends, by an exception too, when 64 KiB wait, and at :meth:`flush`. Corks nest: the
+        outermost one writes. Inside of a burst the end of the burst writes.
+        """
+        return Cork(checked_connection(self, "cork"))
+
+    @property
+    def write_buffer_size(self):
+        """How many bytes the kernel has not taken yet: what was gathered, and what the asyncio transport holds."""
+        cdef Connection connection = checked_connection(self, "write_buffer_size")
+        if connection.state == STATE_CLOSED:
+            return 0
+        return self.underlying_transport.get_write_buffer_size() + (
+            connection.gathered.size if connection.gathered is not None else 0)
+
     async def wait_disconnected(self):
         """Wait until the connection has ended and :meth:`WSListener.on_ws_disconnected` has run.
 
@@ -181,6 +207,28 @@ cdef class WSTransport:
         if rounds < 0:
             raise ValueError(f"rounds is {rounds}, expected 0 or more")
         return await connection._measure_roundtrip_time(rounds)
+
+
+@cython.final
+cdef class Cork:
+    """The block of a ``with transport.cork()``."""
+    cdef Connection connection
+
+    def __cinit__(self, Connection connection not None):
+        self.connection = connection
+
+    def __enter__(self):
+        if self.connection.gathered is None:
+            gather(self.connection)
+        self.connection.gathered.corks += 1
+
+    def __exit__(self, *_):
+        cdef WriteBuffer gathered = self.connection.gathered
+        if gathered is None or gathered.corks == 0:
+            raise RuntimeError("cork() was left without being entered")
+        gathered.corks -= 1
+        if gathered.corks == 0 and not gathered.of_burst:
+            end_gathering(self.connection)
 
 
 cdef inline Connection checked_connection(WSTransport transport, str method):
@@ -253,12 +301,18 @@ cdef int send_frame(Connection connection, WSMsgType msg_type, const uint8_t* pa
         bint masked = connection.is_client
         uint32_t key = next_mask(memory) if masked else 0
         uint8_t[MAX_HEADER_SIZE] header
+        uint8_t* out
         size_t head
         Py_ssize_t done, chunk, sent
         bytes frame
     check_control(msg_type, size, fin)
     if connection.debug:
         log_sent_frame(connection, msg_type, size, fin)
+    if connection.gathered is not None:
+        out = room_to_gather(connection, header_size(size, masked) + size)
+        if out != NULL:
+            build_frame(out, msg_type, payload, size, fin, rsv1, rsv2, rsv3, masked, key)
+            return 0
     if not goes_direct(connection):
         # The transport may keep what it is given: it gets bytes of its own, built in one pass.
         frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header_size(size, masked) + size)
@@ -307,6 +361,7 @@ cdef int send_in_place(Connection connection, WSMsgType msg_type, uint8_t* paylo
     cdef:
         bint masked = connection.is_client
         uint32_t key
+        uint8_t* out
         size_t head
     if not can_send(connection):
         return 0
@@ -318,12 +373,62 @@ cdef int send_in_place(Connection connection, WSMsgType msg_type, uint8_t* paylo
     write_header(payload - head, msg_type, fin, rsv1, rsv2, rsv3, size, masked, key)
     if masked:
         mask_copy(payload, payload, size, key)
+    if connection.gathered is not None:
+        out = room_to_gather(connection, head + size)
+        if out != NULL:
+            memcpy(out, payload - head, head + size)
+            return 0
     return write_bytes(connection, payload - head, <Py_ssize_t>head + size)
 
 
 cdef int log_sent_frame(Connection connection, WSMsgType msg_type, Py_ssize_t size, bint fin) except -1:
     connection.options.logger.log(
         PICOWS_DEBUG_LL, "sent %s, fin=%s, payload_sz=%d", msg_types[msg_type].name, bool(fin), size)
+    return 0
+
+
+cdef int gather(Connection connection) except -1:
+    """From now on let frames wait for each other. A connection that gathers meanwhile, too, gets a buffer of its own."""
+    cdef ThreadMemory memory = connection.memory
+    connection.gathered = WriteBuffer() if memory.write_buffer is None else memory.write_buffer
+    memory.write_buffer = None
+    return 0
+
+
+cdef uint8_t* room_to_gather(Connection connection, size_t size) except? NULL:
+    """Where the next `size` bytes wait; NULL when they are to leave by themselves, behind what was gathered."""
+    cdef:
+        WriteBuffer gathered = connection.gathered
+        uint8_t* out
+    if gathered.size + size > GATHER_SIZE:
+        flush(connection)
+        if size > GATHER_SIZE:
+            return NULL
+    out = gathered.data + gathered.size
+    gathered.size += size
+    return out
+
+
+cdef int flush(Connection connection) except -1:
+    """Write what was gathered."""
+    cdef:
+        WriteBuffer gathered = connection.gathered
+        size_t size = gathered.size
+    if size == 0 or connection.state == STATE_CLOSED:
+        return 0
+    gathered.size = 0
+    return write_bytes(connection, gathered.data, size)
+
+
+cdef int end_gathering(Connection connection) except -1:
+    cdef WriteBuffer gathered = connection.gathered
+    try:
+        flush(connection)
+    finally:
+        gathered.size = 0
+        connection.gathered = None
+        if connection.memory.write_buffer is None:
+            connection.memory.write_buffer = gathered
     return 0
 
 

@@ -76,6 +76,7 @@ async def ws_connect(
     read_buffer_init_size: int = 16 * 1024,
     socket_factory: SocketFactory | None = None,
     use_aiofastnet: bool | None = None,
+    coalesce_writes: bool = True,
     **kwargs: Any,
 ) -> tuple[WSTransport, _Listener]:
     """Connect to a websocket server (RFC 6455 section 4.1).
@@ -147,6 +148,11 @@ async def ws_connect(
     :param use_aiofastnet:
         Whether connections are made by the package aiofastnet in place of the event loop. None:
         if it is installed.
+    :param coalesce_writes:
+        Whether what the listener sends on a connection while several frames that came in one read are
+        delivered to it leaves in one write: at the end of them, when 64 KiB wait, at
+        :meth:`WSTransport.flush`, before a disconnect. What answers a lone frame, and what is
+        sent outside of callbacks, leaves at once in any case.
     :param kwargs:
         Further arguments for :meth:`asyncio.loop.create_connection`: ``server_hostname`` (default:
         the host of the URL), ``ssl_handshake_timeout``, ``ssl_shutdown_timeout``, ``family``,
@@ -190,6 +196,7 @@ async def ws_connect(
         enable_auto_pong=enable_auto_pong,
         max_frame_size=max_frame_size,
         read_buffer_init_size=read_buffer_init_size,
+        coalesce_writes=coalesce_writes,
     )
     target = _Target(parse_url(url), _header_list(extra_headers), dict(kwargs))
     request = target.request()
@@ -246,6 +253,7 @@ async def ws_create_server(
     max_frame_size: int = 10 * 1024 * 1024,
     read_buffer_init_size: int = 16 * 1024,
     use_aiofastnet: bool | None = None,
+    coalesce_writes: bool = True,
     **kwargs: Any,
 ) -> asyncio.Server:
     """Start a websocket server (RFC 6455 section 4.2).
@@ -289,6 +297,11 @@ async def ws_create_server(
     :param use_aiofastnet:
         Whether connections are made by the package aiofastnet in place of the event loop. None:
         if it is installed.
+    :param coalesce_writes:
+        Whether what the listener sends on a connection while several frames that came in one read are
+        delivered to it leaves in one write: at the end of them, when 64 KiB wait, at
+        :meth:`WSTransport.flush`, before a disconnect. What answers a lone frame, and what is
+        sent outside of callbacks, leaves at once in any case.
     :param kwargs:
         Further arguments for :meth:`asyncio.loop.create_server`: ``ssl``, ``backlog``,
         ``reuse_port``, ``start_serving`` and so on. A listening ``sock`` may be a Unix domain
@@ -324,6 +337,7 @@ async def ws_create_server(
         enable_auto_pong=enable_auto_pong,
         max_frame_size=max_frame_size,
         read_buffer_init_size=read_buffer_init_size,
+        coalesce_writes=coalesce_writes,
     )
     loop = asyncio.get_running_loop()
     protocol_factory = functools.partial(WSProtocol, options)
@@ -449,6 +463,7 @@ def _check_options(
     disconnect_on_exception: bool,
     enable_auto_ping: bool,
     enable_auto_pong: bool,
+    coalesce_writes: bool,
     **others: Any,
 ) -> ConnectionOptions:
     """The options of a connection, once each of them has been found right."""
@@ -466,6 +481,7 @@ def _check_options(
     _check_bool("disconnect_on_exception", disconnect_on_exception)
     _check_bool("enable_auto_ping", enable_auto_ping)
     _check_bool("enable_auto_pong", enable_auto_pong)
+    _check_bool("coalesce_writes", coalesce_writes)
     return ConnectionOptions(
         handshake_timeout=handshake_timeout,
         auto_ping_idle_timeout=auto_ping_idle_timeout,
@@ -476,6 +492,7 @@ def _check_options(
         disconnect_on_exception=disconnect_on_exception,
         enable_auto_ping=enable_auto_ping,
         enable_auto_pong=enable_auto_pong,
+        coalesce_writes=coalesce_writes,
         **others,
     )
 

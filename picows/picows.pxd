@@ -97,6 +97,7 @@ cdef class WSTransport:
     cpdef send_close(self, WSCloseCode close_code=*, close_message=*)
     cpdef disconnect(self, bint graceful=*)
     cpdef notify_user_specific_pong_received(self)
+    cpdef flush(self)
 
 
 cdef class WSListener:

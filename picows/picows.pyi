@@ -1,6 +1,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from enum import IntEnum
 from typing import Any, Final, final
 
@@ -127,6 +128,10 @@ class WSTransport:
     def send_close(self, close_code: int = WSCloseCode.NO_INFO, close_message: str | Buffer | None = None) -> None: ...  # noqa: PYI011
     def disconnect(self, graceful: bool = True) -> None: ...
     def notify_user_specific_pong_received(self) -> None: ...
+    def flush(self) -> None: ...
+    def cork(self) -> AbstractContextManager[None]: ...
+    @property
+    def write_buffer_size(self) -> int: ...
     async def wait_disconnected(self) -> None: ...
     async def measure_roundtrip_time(self, rounds: int) -> list[float]: ...
 
@@ -159,6 +164,7 @@ class ConnectionOptions:
         enable_auto_pong: bool,
         max_frame_size: int,
         read_buffer_init_size: int,
+        coalesce_writes: bool,
     ) -> None: ...
 
 class WSProtocol(asyncio.BufferedProtocol):
