@@ -311,8 +311,8 @@ def test_a_handshake_that_drips_is_cut(net: Network) -> None:
     async def test() -> None:
         async with net.serve(lambda request: Echo(), websocket_handshake_timeout=0.2) as url:
             for data in (b"", REQUEST[:50], REQUEST[:-1]):
+                began = time.monotonic()
                 async with stream(net, url) as peer:
-                    began = time.monotonic()
 
                     async def drip(peer: Any = peer, data: bytes = data) -> None:
                         with contextlib.suppress(ConnectionError):
