@@ -9,10 +9,9 @@ The seed is printed and can be given again; a failure prints the input that caus
 
 from __future__ import annotations
 
-import argparse
 import random
-import sys
-import time
+
+from damage import run
 
 from picows._codec import CodecError, FrameReader, ParsedFrame, is_utf8, mask, parse_close, write_frame
 
@@ -113,28 +112,5 @@ def some_input(chance: random.Random) -> bytes:
     return bytes(options + stream)
 
 
-def damage_at_random(seconds: float, seed: int) -> None:
-    chance = random.Random(seed)
-    end = time.monotonic() + seconds
-    runs = 0
-    while time.monotonic() < end:
-        data = some_input(chance)
-        try:
-            check(data)
-        except BaseException:
-            print(f"seed {seed}, run {runs}, input {data.hex()}", file=sys.stderr)
-            raise
-        runs += 1
-    print(f"{runs} inputs from seed {seed}, no failure")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=30.0, help="how long to go on")
-    parser.add_argument("--seed", type=int, default=int(time.time()), help="start of the random numbers")
-    arguments = parser.parse_args()
-    damage_at_random(arguments.seconds, arguments.seed)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, some_input, check)

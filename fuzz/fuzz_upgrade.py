@@ -4,18 +4,16 @@ Only documented errors escape, and no verdict depends on how the bytes were cut.
 
     python fuzz/fuzz_upgrade.py --seconds 30 [--seed 7]
 
-Coverage guides the search where atheris is installed; otherwise valid handshakes are damaged at
-random, from a seed that is printed and can be given again. A failure prints the input that caused
-it.
+Valid handshakes are damaged at random, from a seed that is printed and can be given again. A
+failure prints the input that caused it.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
-import sys
-import time
 from collections.abc import Iterable
+
+from damage import run
 
 from picows.errors import WSHandshakeError, WSInvalidMessageError, WSInvalidURL
 from picows.upgrade import (
@@ -255,43 +253,5 @@ def random_input(chance: random.Random) -> bytes:
     return bytes([kind, chance.choice([0, 0, chance.randrange(256)])]) + bytes(data)
 
 
-def damage_at_random(seconds: float, seed: int) -> None:
-    chance = random.Random(seed)
-    end = time.monotonic() + seconds
-    runs = 0
-    while time.monotonic() < end:
-        data = random_input(chance)
-        try:
-            check(data)
-        except BaseException:
-            print(f"seed {seed}, run {runs}, input {data.hex()}", file=sys.stderr)
-            raise
-        runs += 1
-    print(f"{runs} inputs from seed {seed}, no failure")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seconds", type=float, default=30.0, help="how long to go on")
-    parser.add_argument(
-        "--seed", type=int, default=int(time.time()), help="start of the random numbers"
-    )
-    arguments = parser.parse_args()
-    try:
-        import atheris
-    except ImportError:
-        damage_at_random(arguments.seconds, arguments.seed)
-        return
-    limits = [
-        f"-max_total_time={max(1, round(arguments.seconds))}",
-        f"-seed={arguments.seed}",
-        "-max_len=4096",
-    ]
-    atheris.Setup([sys.argv[0], *limits], check)
-    atheris.Fuzz()
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, random_input, check)
