@@ -118,7 +118,7 @@ cdef class WSTransport:
         """
         send_message(checked_connection(self, "send_pong"), WSMsgType.PONG, message, True, False, False, False)
 
-    cpdef send_close(self, WSCloseCode close_code=WSCloseCode.NO_INFO, close_message=None):
+    cpdef send_close(self, close_code=WSCloseCode.NO_INFO, close_message=None):
         """Send a CLOSE frame (RFC 6455 5.5.1). The first one counts; every send after it does nothing.
 
         :param close_code: `WSCloseCode.NO_INFO` for a CLOSE without a code; 3000 to 4999 are free for applications
@@ -127,6 +127,8 @@ cdef class WSTransport:
             without a code; nothing is sent
         """
         cdef Connection connection = checked_connection(self, "send_close")
+        if not isinstance(close_code, int):
+            raise TypeError(f"close_code is of type {type(close_code).__name__}, expected a WSCloseCode or an int")
         reason = close_reason_bytes(close_code, close_message)
         send_close_frame(connection, close_code, reason)
 
@@ -484,7 +486,7 @@ cdef inline int write_to_transport(Connection connection, bytes data) except -1:
     return 0
 
 
-cdef bytes close_reason_bytes(int code, object message):
+cdef bytes close_reason_bytes(object code, object message):
     """The reason of a CLOSE frame to be sent, checked together with its code."""
     cdef bytes reason
     if message is None:
@@ -504,7 +506,7 @@ cdef bytes close_reason_bytes(int code, object message):
     if code == WSCloseCode.NO_INFO:
         if reason:
             raise ValueError("close_message was given without a close_code: NO_INFO sends an empty CLOSE")
-    elif code < 0 or not close_code_may_travel(code):
+    elif not 0 <= code <= 0xFFFF or not close_code_may_travel(code):
         raise ValueError(
             f"close_code is {code}, which may not travel: expected 1000 to 1003, 1007 to 1014 or 3000 to 4999 (RFC 6455 7.4)")
     if len(reason) > MAX_CONTROL_PAYLOAD - 2:

@@ -94,7 +94,7 @@ cdef class WSTransport:
                                         bint fin=*, bint rsv1=*, bint rsv2=*, bint rsv3=*) except -1
     cpdef send_ping(self, message=*)
     cpdef send_pong(self, message=*)
-    cpdef send_close(self, WSCloseCode close_code=*, close_message=*)
+    cpdef send_close(self, close_code=*, close_message=*)
     cpdef disconnect(self, bint graceful=*)
     cpdef notify_user_specific_pong_received(self)
     cpdef flush(self)
