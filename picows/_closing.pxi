@@ -129,7 +129,9 @@ cdef bint keep_error(WSTransport transport, error) except -1:
     if transport._failure is not None:
         return False
     transport._failure = (error, error.__traceback__)
-    while error is not None:
+    cleared = set()     # users may have tied the causes into a ring
+    while error is not None and id(error) not in cleared:
+        cleared.add(id(error))
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
     return True

@@ -373,9 +373,6 @@ cdef class Connection:
         if self.transport is not None:
             disconnect(self, False)
 
-    async def _measure_roundtrip_time(self, int rounds):
-        return await measure_roundtrip_time(self, rounds)
-
 
 class WSProtocol(Connection, asyncio.BufferedProtocol):
     """`Connection` as asyncio wants it.

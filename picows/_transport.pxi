@@ -208,7 +208,7 @@ cdef class WSTransport:
         cdef Connection connection = checked_connection(self, "measure_roundtrip_time")
         if rounds < 0:
             raise ValueError(f"rounds is {rounds}, expected 0 or more")
-        return await connection._measure_roundtrip_time(rounds)
+        return await measure_roundtrip_time(connection, rounds)
 
 
 @cython.final

@@ -14,7 +14,7 @@ from typing import Any, Callable
 import pytest
 
 from picows import WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
-from tests.connection.networks import Network, over_both_loops, over_every_network
+from tests.connection.networks import Network, Recorder, over_both_loops, over_every_network
 from tests.connection.peers import REQUEST, TEXT, stream
 
 pytestmark = pytest.mark.skipif(
@@ -228,5 +228,22 @@ def test_weak_references(net: Network) -> None:
             transport.send(WSMsgType(TEXT), b"in use")
             transport.disconnect()
             await transport.wait_disconnected()
+
+    net.run(test())
+
+
+@over_both_loops
+def test_an_error_whose_causes_form_a_ring(net: Network) -> None:
+    class Failing(Recorder):
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            one, other = ValueError("one"), ValueError("other")
+            one.__cause__, other.__cause__ = other, one
+            raise one
+
+    async def test() -> None:
+        async with net.pair(client=Failing) as (client, server):
+            server.transport.send(WSMsgType.TEXT, b"")
+            with pytest.raises(ValueError, match="one"):
+                await client.transport.wait_disconnected()
 
     net.run(test())
