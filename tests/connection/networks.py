@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib
 import importlib.util
+import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -159,6 +160,20 @@ class Network:
                 yield at_client, at_server[0]
             finally:
                 await cut(at_client, at_server[0])
+
+
+async def cancel_at_every_step(connect: Callable[[], Coroutine[Any, Any, Any]], open_behind: int) -> None:
+    """Cancel a connect after ever more steps of the loop, until it is done first; no more sockets may stay open than told."""
+    for steps in itertools.count():
+        task = asyncio.ensure_future(connect())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if not task.cancel():
+            break
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await sockets_closed_down_to(open_behind)
+    await cut(await task)
 
 
 async def cut(*listeners: Recorder) -> None:

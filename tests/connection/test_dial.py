@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import functools
-import itertools
 import re
 import socket
 import ssl
@@ -35,6 +34,7 @@ from tests.connection.networks import (
     Echo,
     Network,
     Recorder,
+    cancel_at_every_step,
     cut,
     over_both_loops,
     over_every_network,
@@ -390,16 +390,7 @@ def test_cancelled_at_any_step(net: Network) -> None:
     async def test() -> None:
         before = open_sockets()
         async with net.serve(accept, use_aiofastnet=False) as url:
-            for steps in itertools.count():
-                task = asyncio.ensure_future(net.connect(Recorder, url))
-                for _ in range(steps):
-                    await asyncio.sleep(0)
-                if not task.cancel():
-                    break
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-                await sockets_closed_down_to(before + 1)
-            await cut(await task)
+            await cancel_at_every_step(lambda: net.connect(Recorder, url), before + 1)
 
     net.run(test())
 
@@ -413,16 +404,9 @@ def test_cancelled_while_a_socket_connects(net: Network) -> None:
         return made[-1]
 
     async def test() -> None:
+        before = open_sockets()
         async with net.serve(accept) as url:
-            for steps in itertools.count():
-                task = asyncio.ensure_future(net.connect(Recorder, url, socket_factory=factory))
-                for _ in range(steps):
-                    await asyncio.sleep(0)
-                if not task.cancel():
-                    break
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-            await cut(await task)
+            await cancel_at_every_step(lambda: net.connect(Recorder, url, socket_factory=factory), before + 1)
             for sock in made:
                 while sock.fileno() != -1:
                     await asyncio.sleep(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -19,7 +18,7 @@ from tests.connection.networks import (
     Echo,
     Network,
     Recorder,
-    cut,
+    cancel_at_every_step,
     over_both_loops,
     over_every_network,
     over_tcp_and_tls,
@@ -374,18 +373,7 @@ def test_cancelled_at_any_step(net: Network, scheme: str) -> None:
         before = open_sockets()
         async with running_proxy(scheme) as proxy, echo_server(net) as url:
             url = url.replace("localhost", "127.0.0.1")
-            for steps in itertools.count():
-                connect = net.connect(
-                    Recorder, url, proxy=proxy.url, proxy_ssl_context=client_tls()
-                )
-                task = asyncio.ensure_future(connect)
-                for _ in range(steps):
-                    await asyncio.sleep(0)
-                if not task.cancel():
-                    break
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-                await sockets_closed_down_to(before + 2)
-            await cut(await task)
+            options = {"proxy": proxy.url, "proxy_ssl_context": client_tls()}
+            await cancel_at_every_step(lambda: net.connect(Recorder, url, **options), before + 2)
 
     net.run(check())
