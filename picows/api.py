@@ -147,7 +147,7 @@ async def ws_connect(
         sockets do not apply to it.
     :param use_aiofastnet:
         Whether connections are made by the package aiofastnet in place of the event loop. None:
-        if it is installed.
+        those over TLS, if it is installed; over plain TCP the loop's own are lighter.
     :param coalesce_writes:
         Whether what the listener sends on a connection while several frames that came in one read are
         delivered to it leaves in one write: at the end of them, when 64 KiB wait, at
@@ -182,7 +182,6 @@ async def ws_connect(
     _check_optional("proxy", proxy, str)
     if proxy is not None:
         parse_proxy_url(proxy)
-    aiofastnet = choose_aiofastnet(use_aiofastnet)
     options = _check_options(
         listener_factory=_called_with_handshake(ws_listener_factory),
         is_client_side=True,
@@ -212,7 +211,7 @@ async def ws_connect(
                 proxy=proxy,
                 proxy_ssl_context=proxy_ssl_context,
                 socket_factory=socket_factory,
-                use_aiofastnet=aiofastnet,
+                use_aiofastnet=use_aiofastnet,
                 timeout=websocket_handshake_timeout,
                 kwargs=target.kwargs,
             )
@@ -296,7 +295,7 @@ async def ws_create_server(
         is kept than what was received of it, for a larger one room for all of it.
     :param use_aiofastnet:
         Whether connections are made by the package aiofastnet in place of the event loop. None:
-        if it is installed.
+        those over TLS, if it is installed; over plain TCP the loop's own are lighter.
     :param coalesce_writes:
         Whether what the listener sends on a connection while several frames that came in one read are
         delivered to it leaves in one write: at the end of them, when 64 KiB wait, at
@@ -323,7 +322,7 @@ async def ws_create_server(
     if sock is not None and not (host is None and port is None):
         raise ValueError("host and port must be None when there is a sock")
     _check_context("ssl", kwargs.get("ssl"), ssl.PROTOCOL_TLS_CLIENT)
-    aiofastnet = choose_aiofastnet(use_aiofastnet)
+    aiofastnet = choose_aiofastnet(use_aiofastnet, kwargs.get("ssl") is not None)
     options = _check_options(
         listener_factory=ws_listener_factory,
         is_client_side=False,

@@ -68,10 +68,14 @@ _SOCKET_KWARGS = (
 )
 
 
-def choose_aiofastnet(use_aiofastnet: bool | None) -> bool:
-    """Whether connections are made by aiofastnet; None: when it is installed."""
+def choose_aiofastnet(use_aiofastnet: bool | None, over_tls: bool) -> bool:
+    """Whether connections are made by aiofastnet. None: as measured, for TLS if it is installed.
+
+    Its TLS is quicker than that of any event loop. Over plain TCP a loop's own transport holds less
+    memory and is made in less time, and no slower afterwards.
+    """
     if use_aiofastnet is None:
-        return aiofastnet is not None
+        return over_tls and aiofastnet is not None
     if not isinstance(use_aiofastnet, bool):
         raise TypeError(f"use_aiofastnet must be a bool or None, got {use_aiofastnet!r}")
     if use_aiofastnet and aiofastnet is None:
@@ -104,7 +108,7 @@ async def dial(
     proxy: str | None,
     proxy_ssl_context: ssl.SSLContext | None,
     socket_factory: SocketFactory | None,
-    use_aiofastnet: bool,
+    use_aiofastnet: bool | None,
     timeout: float | None,
     kwargs: dict[str, Any],
 ) -> None:
@@ -124,8 +128,9 @@ async def dial(
     :raises asyncio.TimeoutError: the proxy did not open the tunnel in time
     :raises OSError: from the system, when a connection fails
     """
-    dialler = _Dialler(loop, use_aiofastnet, kwargs)
     tunnel = None if proxy is None else _Tunnel(parse_proxy_url(proxy), url, timeout)
+    over_tls = url.is_secure or (tunnel is not None and tunnel.proxy.is_secure)
+    dialler = _Dialler(loop, choose_aiofastnet(use_aiofastnet, over_tls), kwargs)
     context = _tls_context(url, ssl_context)
     hostname = url.host if dialler.server_hostname is None else dialler.server_hostname
 
