@@ -274,17 +274,15 @@ cdef class Connection:
         listener = None
         try:
             result = self.options.listener_factory(transport.request)
-            response, listener = answer(self.handshake, result)
+            response, head, listener = answer(self.handshake, result)
             if listener is not None and not isinstance(listener, WSListener):
                 raise TypeError(
                     f"the listener factory returned a {type(listener).__name__}, expected a WSListener, "
                     "a WSUpgradeResponseWithListener or None")
-            head = response.to_bytes()
         except Exception:
             self.options.logger.exception("the listener factory failed for a request of %r", transport.request.path)
             listener = None
-            response, _ = answer(self.handshake, failed_factory_result())
-            head = response.to_bytes()
+            response, head, _ = answer(self.handshake, failed_factory_result())
         if self.state != STATE_HANDSHAKE:
             return
         transport.response = response

@@ -513,6 +513,6 @@ def test_client_reads_what_the_server_refuses(request_: bytes, status: int) -> N
 def test_client_reads_what_the_server_answers() -> None:
     read = RequestReader()
     read.feed(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-    error = refused(answer(read, None)[0].to_bytes())
+    error = refused(answer(read, None)[1])
     assert error.response is not None
     assert error.response.body == b"404 Not Found"

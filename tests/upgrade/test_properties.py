@@ -220,7 +220,7 @@ def test_both_sides_understand_each_other(
 
     listener = object()
     result = WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(told), listener)
-    response, accepted = answer(server, result)
+    response, _, accepted = answer(server, result)
     assert accepted is listener
     reader = ResponseReader(request)
     assert reader.feed(response.to_bytes() + rest)

@@ -32,7 +32,8 @@ TEXT = b"Content-Type: text/plain; charset=utf-8\r\n"
 def answered(request: bytes, result: object) -> tuple[bytes, object]:
     reader = RequestReader()
     assert reader.feed(request)
-    response, listener = answer(reader, result)
+    response, head, listener = answer(reader, result)
+    assert head == response.to_bytes()
     return response.to_bytes(), listener
 
 
