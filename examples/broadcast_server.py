@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import contextlib
 
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_broadcast, ws_create_server
 
 MAX_UNSENT = 1024 * 1024  # bytes that may wait for one client
 
@@ -27,8 +27,8 @@ class Room:
         print(f"{len(self._members)} in the room")
 
     def broadcast(self, message: memoryview) -> None:
-        for transport in tuple(self._members):  # a send may end a connection
-            transport.send(WSMsgType.TEXT, message)
+        # One frame for all: built once, and one write to each member.
+        ws_broadcast(self._members, WSMsgType.TEXT, message)
 
 
 class Member(WSListener):
@@ -45,7 +45,7 @@ class Member(WSListener):
             transport.send_close(frame.get_close_code(), frame.get_close_message())
             transport.disconnect()
         elif frame.msg_type == WSMsgType.TEXT:
-            # Every member's frame is built straight from the sender's payload: no copy between.
+            # The frame is built straight from the sender's payload: no copy between.
             self._room.broadcast(frame.get_payload_as_memoryview())
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:

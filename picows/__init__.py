@@ -21,6 +21,7 @@ from .picows import (
     WSListener,
     WSMsgType,
     WSTransport,
+    ws_broadcast,
 )
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from .url import WSParsedURL
@@ -50,6 +51,7 @@ __all__ = [
     "WSUpgradeResponse",
     "WSUpgradeResponseWithListener",
     "__version__",
+    "ws_broadcast",
     "ws_connect",
     "ws_create_server",
 ]

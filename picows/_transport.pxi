@@ -259,30 +259,35 @@ cdef inline bint can_send(Connection connection) noexcept:
 
 cdef int send_message(Connection connection, WSMsgType msg_type, object message, bint fin, bint rsv1, bint rsv2,
                       bint rsv3) except -1:
-    cdef:
-        Py_buffer view
-        Py_ssize_t size = 0
+    cdef Py_buffer view
     if not can_send(connection):
         return 0
     if PyBytes_CheckExact(message):
         return send_frame(connection, msg_type, <const uint8_t*>PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message),
                           fin, rsv1, rsv2, rsv3)
-    if message is None:
-        return send_frame(connection, msg_type, NULL, 0, fin, rsv1, rsv2, rsv3)
-    if isinstance(message, str):
-        data = PyUnicode_AsUTF8AndSize(message, &size)
-        return send_frame(connection, msg_type, <const uint8_t*>data, size, fin, rsv1, rsv2, rsv3)
+    get_message(message, &view)
     try:
-        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+        return send_frame(connection, msg_type, <const uint8_t*>view.buf, view.len, fin, rsv1, rsv2, rsv3)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef int get_message(object message, Py_buffer* view) except -1:
+    """The bytes of a message, for as long as the caller holds it and until PyBuffer_Release."""
+    memset(view, 0, sizeof(Py_buffer))
+    if message is None:
+        return 0
+    if isinstance(message, str):
+        view.buf = <void*>PyUnicode_AsUTF8AndSize(message, &view.len)
+        return 0
+    try:
+        PyObject_GetBuffer(message, view, PyBUF_SIMPLE)
     except BufferError as error:
         raise TypeError(f"message is not a C-contiguous buffer: {error}") from None
     except TypeError:
         raise TypeError(
             f"message is of type {type(message).__name__}, expected str, None or a C-contiguous buffer") from None
-    try:
-        return send_frame(connection, msg_type, <const uint8_t*>view.buf, view.len, fin, rsv1, rsv2, rsv3)
-    finally:
-        PyBuffer_Release(&view)
+    return 0
 
 
 cdef inline int check_control(WSMsgType msg_type, Py_ssize_t size, bint fin) except -1:

@@ -1,6 +1,6 @@
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from enum import IntEnum
 from typing import Any, Final, final
@@ -135,6 +135,9 @@ class WSTransport:
     async def wait_disconnected(self) -> None: ...
     async def measure_roundtrip_time(self, rounds: int) -> list[float]: ...
 
+def ws_broadcast(
+    transports: Iterable[WSTransport], msg_type: WSMsgType, message: str | Buffer | None, fin: bool = True
+) -> int: ...
 @disjoint_base
 class WSListener:
     def on_ws_connected(self, transport: WSTransport) -> None: ...

@@ -17,7 +17,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.time cimport monotonic
 from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from picows._codec cimport (
     MAX_CONTROL_PAYLOAD, MAX_HEADER_SIZE, Reader, STATUS_FRAME, STATUS_NEED_MORE, Status,
@@ -77,6 +77,7 @@ include "_buffers.pxi"
 include "_frame.pxi"
 include "_listener.pxi"
 include "_transport.pxi"
+include "_broadcast.pxi"
 include "_protocol.pxi"
 include "_closing.pxi"
 include "_keepalive.pxi"

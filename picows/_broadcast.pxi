@@ -1,0 +1,73 @@
+# The same frame to many connections.
+
+def ws_broadcast(transports, WSMsgType msg_type, message, bint fin=True):
+    """Send one frame to many connections.
+
+    For server-side transports the frame is built once and handed to each by one write; what the peers do not take at
+    once waits as that same block of memory, not as a copy for each. (On the client side every frame has a mask of its
+    own, RFC 6455 5.3, so it is built for each.) Order is that of :meth:`WSTransport.send`, gathering included.
+
+    :param transports: any iterable of `WSTransport` of the calling thread; those that cannot send any more are skipped
+    :param msg_type: as for :meth:`WSTransport.send`
+    :param message: as for :meth:`WSTransport.send`
+    :param fin: whether this is the last frame of its message
+    :returns: how many transports took it
+    :raises TypeError: for a message of another type, or something else among `transports`; nothing is sent
+    :raises ValueError: as for :meth:`WSTransport.send`; nothing is sent
+    :raises RuntimeError: when one of the transports belongs to another thread; nothing is sent
+    """
+    cdef:
+        list targets = list(transports)     # a send may run a callback, which may change the collection
+        Py_buffer view
+        Connection connection
+        bytes frame = None
+        Py_ssize_t taken = 0
+    check_data_or_ping(msg_type)
+    for target in targets:
+        if not isinstance(target, WSTransport):
+            raise TypeError(f"transports holds a {type(target).__name__}, expected WSTransport only")
+        checked_connection(target, "send")
+    get_message(message, &view)
+    try:
+        check_control(msg_type, view.len, fin)
+        for target in targets:
+            connection = <Connection>(<WSTransport>target)._connection
+            if not can_send(connection):
+                continue
+            if connection.is_client:
+                send_frame(connection, msg_type, <const uint8_t*>view.buf, view.len, fin, False, False, False)
+            else:
+                if frame is None:
+                    frame = unmasked_frame(msg_type, <const uint8_t*>view.buf, view.len, fin)
+                if connection.debug:
+                    log_sent_frame(connection, msg_type, view.len, fin)
+                write_whole_frame(connection, frame)
+            taken += 1
+    finally:
+        PyBuffer_Release(&view)
+    return taken
+
+
+cdef bytes unmasked_frame(WSMsgType msg_type, const uint8_t* payload, Py_ssize_t size, bint fin):
+    cdef bytes frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header_size(size, False) + size)
+    build_frame(<uint8_t*>PyBytes_AS_STRING(frame), msg_type, payload, size, fin, False, False, False, False, 0)
+    return frame
+
+
+cdef int write_whole_frame(Connection connection, bytes frame) except -1:
+    cdef:
+        Py_ssize_t size = PyBytes_GET_SIZE(frame)
+        Py_ssize_t sent
+        uint8_t* out
+    if connection.gathered is not None:
+        out = room_to_gather(connection, size)
+        if out != NULL:
+            memcpy(out, PyBytes_AS_STRING(frame), size)
+            return 0
+    if goes_direct(connection):
+        sent = ws_send(connection.fd, PyBytes_AS_STRING(frame), size)
+        if sent == size:
+            return 0
+        if sent:
+            frame = frame[sent:]
+    return write_to_transport(connection, frame)
