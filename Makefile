@@ -26,6 +26,8 @@ help:
 	@echo 'make docs      the documentation, into docs/_build/html'
 	@echo 'make sanitize  the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make fuzz      random bytes for the codec and the upgrade, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
+	@echo 'make count     instructions and system calls of a frame, by valgrind; COUNT_ARGS="--compare old.json" compares'
+	@echo 'make scaling   echo over one and over two threads; SCALING_ARGS="--own-load" leaves out other processes'
 	@echo 'make clean     remove all that the other targets made'
 	@echo 'PYTHON=$(PYTHON) chooses the interpreter.'
 
@@ -71,6 +73,14 @@ sanitize: venv
 fuzz: build
 	PYTHONPATH=. $(python) fuzz/fuzz_codec.py --seconds $(FUZZ_SECONDS)
 	PYTHONPATH=. $(python) fuzz/fuzz_upgrade.py --seconds $(FUZZ_SECONDS)
+
+# The first needs no quiet machine, the second does.
+.PHONY: count scaling
+count: build
+	@$(python) profiling/count_instructions.py $(COUNT_ARGS)
+
+scaling: build
+	@PYTHONPATH=. $(python) profiling/scaling.py $(SCALING_ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .venv-* .pytest_cache .hypothesis .mypy_cache .ruff_cache docs/_build
