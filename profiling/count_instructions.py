@@ -206,25 +206,30 @@ def count_instructions(arguments: list[str], folder: Path) -> list[dict[str, Any
 
 
 def count_system_calls(arguments: list[str], folder: Path) -> list[dict[str, float]]:
-    """For each row, how often a burst calls the kernel. The peer's calls, told by its descriptor, are left out."""
+    """For each row, how often a burst calls the kernel."""
     log = folder / "strace"
     rows = run(["strace", "-qq", "-o", str(log)], [*arguments, "--mark"])
+    counts = system_calls_by_row(log.read_text(encoding="utf-8", errors="replace"))
+    return [
+        {name: round(count * row["burst"] / row["frames"], 2) for name, count in found.items()} for row, found in zip(rows, counts)
+    ]
+
+
+def system_calls_by_row(log: str) -> list[Counter[str]]:
+    """What strace saw between the marks of each row. The peer's calls, told by its descriptor, are left out."""
     counts: list[Counter[str]] = []
     peer = None
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in log.splitlines():
         begin = re.match(r'access\("picows begin (\d+)"', line)
+        call = re.match(r"(\w+)\((\d*)", line)
         if begin:
             peer = begin[1]
             counts.append(Counter())
         elif line.startswith('access("picows end"'):
             peer = None
-        elif peer is not None:
-            call = re.match(r"(\w+)\((\d*)", line)
-            if call and call[2] != peer:
-                counts[-1][call[1]] += 1
-    return [
-        {name: round(count * row["burst"] / row["frames"], 2) for name, count in found.items()} for row, found in zip(rows, counts)
-    ]
+        elif peer is not None and call and call[2] != peer:
+            counts[-1][call[1]] += 1
+    return counts
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
