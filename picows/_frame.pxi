@@ -1,6 +1,6 @@
 # WSFrame: one received frame, as the listener sees it.
 
-cdef object msg_types = tuple(
+cdef tuple msg_types = tuple(
     WSMsgType(value) if value in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG) else None for value in range(16)
 )
 cdef dict close_codes = {int(code): code for code in WSCloseCode}
@@ -72,7 +72,7 @@ cdef class WSFrame:
     def __str__(self):
         check_frame(self)
         return (
-            f"WSFrame({msg_types[self.msg_type].name}, fin={bool(self.fin)}, rsv1={bool(self.rsv1)}, "
+            f"WSFrame({msg_types[<Py_ssize_t>self.msg_type].name}, fin={bool(self.fin)}, rsv1={bool(self.rsv1)}, "
             f"rsv2={bool(self.rsv2)}, rsv3={bool(self.rsv3)}, last_in_buffer={bool(self.last_in_buffer)}, "
             f"payload_sz={self.payload_size}, tail_sz={self.tail_size})"
         )
@@ -93,7 +93,7 @@ cdef inline int check_frame(WSFrame frame) except -1:
 cdef inline int check_close_frame(WSFrame frame) except -1:
     check_frame(frame)
     if frame.msg_type != WSMsgType.CLOSE:
-        raise TypeError(f"only a CLOSE frame has a close code and reason, this one is {msg_types[frame.msg_type].name}")
+        raise TypeError(f"only a CLOSE frame has a close code and reason, this one is {msg_types[<Py_ssize_t>frame.msg_type].name}")
     return 0
 
 
@@ -137,7 +137,8 @@ def get_close_code(WSFrame self not None):
 # code is there for the same reason: a C enum would make a nameless member of the private codes.
 cdef object get_msg_type(object frame, void* closure):
     check_frame(<WSFrame>frame)
-    return msg_types[(<WSFrame>frame).msg_type]
+    # By an int: the C enum itself would become a member first, by a search in Python code.
+    return msg_types[<Py_ssize_t>(<WSFrame>frame).msg_type]
 
 cdef object get_payload_size(object frame, void* closure):
     check_frame(<WSFrame>frame)

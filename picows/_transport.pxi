@@ -390,7 +390,7 @@ cdef int send_in_place(Connection connection, WSMsgType msg_type, uint8_t* paylo
 
 cdef int log_sent_frame(Connection connection, WSMsgType msg_type, Py_ssize_t size, bint fin) except -1:
     connection.options.logger.log(
-        PICOWS_DEBUG_LL, "sent %s, fin=%s, payload_sz=%d", msg_types[msg_type].name, bool(fin), size)
+        PICOWS_DEBUG_LL, "sent %s, fin=%s, payload_sz=%d", msg_types[<Py_ssize_t>msg_type].name, bool(fin), size)
     return 0
 
 
