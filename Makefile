@@ -5,6 +5,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 30
+BENCH_ARGS ?=
 
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2] + getattr(sys, "abiflags", ""))')
 ifeq ($(version),)
@@ -16,7 +17,7 @@ python := $(venv)/bin/python
 sanitized := build/sanitize-$(version)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs sanitize fuzz clean build venv
+.PHONY: help demo test lint types docs sanitize fuzz bench clean build venv
 
 help:
 	@echo 'make demo      build, then time an echo server and client over TCP and TLS'
@@ -26,6 +27,7 @@ help:
 	@echo 'make docs      the documentation, into docs/_build/html'
 	@echo 'make sanitize  the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make fuzz      random bytes for the codec and the upgrade, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
+	@echo 'make bench     figures and charts of picows and other libraries; BENCH_ARGS="--quick" takes 3 minutes, not 15'
 	@echo 'make count     instructions and system calls of a frame, by valgrind; COUNT_ARGS="--compare old.json" compares'
 	@echo 'make scaling   echo over one and over two threads; SCALING_ARGS="--own-load" leaves out other processes'
 	@echo 'make clean     remove all that the other targets made'
@@ -73,6 +75,10 @@ sanitize: venv
 fuzz: build
 	PYTHONPATH=. $(python) fuzz/fuzz_codec.py --seconds $(FUZZ_SECONDS)
 	PYTHONPATH=. $(python) fuzz/fuzz_upgrade.py --seconds $(FUZZ_SECONDS)
+
+bench: build
+	@$(call install,requirements-benchmark.txt)
+	@$(python) -m examples.benchmark --json docs/images/benchmark.json --charts docs/images $(BENCH_ARGS)
 
 # The first needs no quiet machine, the second does.
 .PHONY: count scaling
