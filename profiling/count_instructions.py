@@ -14,6 +14,7 @@ All are instructions for each frame, outside of the kernel. System calls are for
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import platform
@@ -53,7 +54,7 @@ class Profile:
     def __init__(self, path: Path) -> None:
         self.own: Counter[Function] = Counter()
         self.calls: Counter[tuple[Function, Function]] = Counter()
-        module = name = ""
+        module = name = source = ""
         called_module = called_name = ""
         lines = iter(path.read_text(encoding="utf-8", errors="replace").splitlines())
         for line in lines:
@@ -62,6 +63,8 @@ class Profile:
                 module = module_name(value)
             elif is_name and key == "fn":
                 name, called_module = value, ""
+            elif is_name and key in ("fl", "fi", "fe"):
+                source = module_name(value)
             elif is_name and key == "cob":
                 called_module = module_name(value)
             elif is_name and key == "cfn":
@@ -72,7 +75,9 @@ class Profile:
                 self.calls[caller, callee] += cost_of(next(lines))
                 called_module = ""
             elif line[:1].isdigit():
-                self.own[function(module, name)] += cost_of(line)
+                # Inlined or not: its source file tells, if the build has debug information.
+                is_mask = module == "picows" and source == "mask"
+                self.own[Function(module, "picows_mask") if is_mask else function(module, name)] += cost_of(line)
         self.total = sum(self.own.values())
 
     def calls_to(self, pattern: re.Pattern[str]) -> int:
@@ -122,9 +127,9 @@ class Profile:
             "event loop, or the caller of send": parts["loop"],
             "listener": parts["listener"],
             "attributes of the frame": attributes,
-            "read, parse, deliver (and what is inlined there)": own(r"deliver|Connection\.(get_buffer|buffer_updated)"),
-            "mask, unmask, where not inlined": own("picows_mask"),
-            "send: check, build the frame": own(r"(WSTransport\.)?send\w*|checked_connection|next_mask|build_frame"),
+            "read, parse, deliver": own(r"deliver|Connection\.(get_buffer|buffer_updated)"),
+            "mask, unmask": own("picows_mask"),
+            "send: check, build the frame": own(r"(WSTransport\.)?send\w*|get_message|checked_connection|next_mask|build_frame"),
             "gather, write": own(r"gather|end_gathering|room_to_gather|write_bytes|flush"),
             "copy (memcpy, memmove)": libc("^_*mem(cpy|move)"),
             "enter the kernel (send, sendmsg)": libc("^_*send"),
@@ -250,6 +255,21 @@ def print_parts(row: dict[str, Any], lines: int = 20) -> None:
         print(f"{cost / frames:>9,.0f} {cost / profile.total:>6.1%}  {key.module}: {key.name}")
 
 
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """The table of the documentation: how a frame of the first size is split, and the totals of the others."""
+    sizes = list(dict.fromkeys(row["size"] for row in rows))
+    table: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        line = table.setdefault((row["case"], row["language"]), [row["case"], row["language"]])
+        if row["size"] == sizes[0]:
+            line += [f"{row[name]:,.0f}" for name in SHOWN[:-1]]
+        line.append(f"{row['total']:,.0f}")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["", "Listener in", *SHOWN[:-1], *(f"total, {size} bytes" for size in sizes)])
+        writer.writerows(table.values())
+
+
 def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["case"], row["language"], row["size"], row["burst"]
 
@@ -277,6 +297,7 @@ def main() -> None:
     parser.add_argument("--burst", type=int, default=64, help="frames in one read, or what 64 KiB hold of them")
     parser.add_argument("--where", default="server echoes, bursts", metavar="CASE", help="show where these go, for the first size")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table of the documentation there")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="print the differences from figures written before")
     args = parser.parse_args()
     old = json.loads(args.compare.read_text(encoding="utf-8")) if args.compare else None
@@ -305,6 +326,8 @@ def main() -> None:
     new = {"python": python, "machine": platform.machine(), "frames": args.frames, "rows": figures}
     if args.json:
         args.json.write_text(json.dumps(new, indent=1) + "\n", encoding="utf-8")
+    if args.csv:
+        write_csv(args.csv, rows)
     if old is not None:
         print_changes(old, new)
 
