@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
@@ -371,8 +372,9 @@ def most_connections() -> int:
     wanted = 20_000
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < limit:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-        soft = limit
+        with contextlib.suppress(ValueError, OSError):  # macOS has a limit of its own besides
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            soft = limit
     reserve = 100  # for the interpreter, and the loop
     return wanted if soft == resource.RLIM_INFINITY else soft - reserve
 
@@ -484,7 +486,11 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    results = asyncio.run(run_benchmark(parse_arguments()))
+    args = parse_arguments()
+    try:
+        results = asyncio.run(run_benchmark(args))
+    except KeyboardInterrupt:
+        raise SystemExit("Stopped; nothing was written") from None
     if not any(result.samples for result in results):
         raise SystemExit("Nothing was measured")
 

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -118,12 +119,22 @@ class Progress:
 NAME_WIDTH, CELL_WIDTH = 36, 23
 
 
-def table_head(contenders: Iterable[str]) -> str:
+def fits(contenders: int) -> bool:
+    """A file has room for everything, a terminal may not."""
+    return NAME_WIDTH + CELL_WIDTH * contenders <= shutil.get_terminal_size((1000, 0)).columns
+
+
+def table_head(contenders: Sequence[str]) -> str:
+    if not fits(len(contenders)):
+        return ""
     return "case".ljust(NAME_WIDTH) + "".join(name.rjust(CELL_WIDTH) for name in contenders)
 
 
 def table_row(results: Sequence[Result]) -> str:
-    return results[0].case.name.ljust(NAME_WIDTH) + "".join(cell(result).rjust(CELL_WIDTH) for result in results)
+    name = results[0].case.name
+    if not fits(len(results)):
+        return "\n".join([name, *(f"    {result.contender:20}{cell(result):>{CELL_WIDTH}}" for result in results)])
+    return name.ljust(NAME_WIDTH) + "".join(cell(result).rjust(CELL_WIDTH) for result in results)
 
 
 TABLE_FOOT = (

@@ -77,7 +77,8 @@ def test_a_selection_of_nothing_is_told(start: Start) -> None:
     assert program.finish(1) == ["No case has 'telepathy' in its name"]
 
 
-def test_one_failure_is_not_the_end_of_the_others() -> None:
+def test_one_failure_is_not_the_end_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     contenders = [
         benchmark.Contender("unknown", "nonsense", (), from_checkout=True),
         benchmark.Contender("not installed", "picows", (), from_checkout=True),
@@ -99,6 +100,14 @@ def test_a_limit_of_open_files_reduces_the_connections(capsys: pytest.CaptureFix
     cases = [Case("echo", 256, 1, 10_000), Case("echo", 256, 1, 8)]
     assert [case.connections for case in benchmark.within_limits(iter(cases), 900)] == [900, 8]
     assert capsys.readouterr().out.startswith("Only 900 connections instead of 10000")
+
+
+def test_a_narrow_terminal_gets_a_line_for_each_contender(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [Result(Case("idle"), name, [Sample(kib=2.5)]) for name in ("picows", "aiohttp")]
+    monkeypatch.setenv("COLUMNS", "80")
+    assert [line.split()[0] for line in table_row(results).splitlines()] == ["idle", "picows", "aiohttp"]
+    monkeypatch.setenv("COLUMNS", "120")
+    assert table_row(results).split() == ["idle", "tcp", "uvloop", "2.5", "KiB", "±0%", "2.5", "KiB", "±0%"]
 
 
 def test_medians_and_spread() -> None:
