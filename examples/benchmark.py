@@ -19,7 +19,7 @@ import resource
 import shutil
 import sys
 import tempfile
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -354,7 +354,7 @@ def scaling(loop: str, quick: bool) -> Iterator[Case]:
         yield Case("echo", 32, depth, 1, loop=loop)
 
 
-def within_limits(cases: Iterator[Case], most: int) -> Iterator[Case]:
+def within_limits(cases: Iterable[Case], most: int) -> Iterator[Case]:
     """With fewer connections, where the system does not allow as many."""
     reduced = set()
     for case in cases:
@@ -423,9 +423,8 @@ async def prepare(contenders: list[Contender]) -> tuple[dict[str, dict[str, str]
 
 async def run_benchmark(args: argparse.Namespace) -> list[Result]:
     contenders = [CONTENDERS[name] for name in args.contenders]
-    cases = list(dict.fromkeys(within_limits(all_cases(args.loops, args.quick), most_connections())))
-    if args.only:
-        cases = [case for case in cases if any(part in case.name for part in args.only)]
+    chosen = (case for case in all_cases(args.loops, args.quick) if any(part in case.name for part in args.only or [""]))
+    cases = list(dict.fromkeys(within_limits(chosen, most_connections())))
     if not cases:
         raise SystemExit(f"No case has {' or '.join(map(repr, args.only))} in its name")
     about: dict[str, Any] = {"conditions": conditions()}

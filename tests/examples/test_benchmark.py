@@ -98,7 +98,7 @@ def test_one_failure_is_not_the_end_of_the_others(monkeypatch: pytest.MonkeyPatc
 
 def test_a_limit_of_open_files_reduces_the_connections(capsys: pytest.CaptureFixture[str]) -> None:
     cases = [Case("echo", 256, 1, 10_000), Case("echo", 256, 1, 8)]
-    assert [case.connections for case in benchmark.within_limits(iter(cases), 900)] == [900, 8]
+    assert [case.connections for case in benchmark.within_limits(cases, 900)] == [900, 8]
     assert capsys.readouterr().out.startswith("Only 900 connections instead of 10000")
 
 
