@@ -32,7 +32,7 @@ REQUEST = (
 RESPONSE = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 # The whole burst has to fit in a socket's buffer, since nobody reads while it is written.
 MAX_BURST_BYTES = 64 * 1024
-WARM_UP = 3
+WARM_UP = 10
 
 
 class Case(NamedTuple):
