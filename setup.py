@@ -61,6 +61,7 @@ def interface(*patterns):
 def extensions():
     modules = [
         Extension("picows._codec", ["picows/_codec.pyx"], depends=interface("picows/_codec.pxd", "picows/_native/*")),
+        Extension("picows._fields", ["picows/_fields.pyx"]),
         Extension(
             "picows.picows",
             ["picows/picows.pyx"],

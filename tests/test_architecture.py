@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "picows"
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "url": {"errors"},
-    "upgrade": {"errors", "url"},
+    "_fields": set(),
+    "upgrade": {"_fields", "errors", "url"},
     "_codec": set(),
     "picows": {"_codec", "errors", "upgrade"},
     "proxy": {"errors", "url"},
@@ -75,7 +76,7 @@ def test_the_public_interface_needs_no_c_of_ours() -> None:
     assert not re.search(r"_native|cdef extern|\bcimport\b", code)
 
 
-@pytest.mark.parametrize("module", ["errors", "url", "upgrade", "_codec"])
+@pytest.mark.parametrize("module", ["errors", "url", "upgrade", "_codec", "_fields"])
 def test_what_knows_bytes_only_knows_no_event_loop(module: str) -> None:
     for path in sources_of(module):
         text = path.read_text(encoding="utf-8")

@@ -39,7 +39,7 @@ def test_the_wheel_holds_what_cython_and_type_checkers_read(installation: Instal
     assert {"picows/picows.pxd", "picows/picows.pyi", "picows/py.typed"} <= sources
     assert sources <= names
     extensions = {name for name in names if name.endswith(sysconfig.get_config_var("EXT_SUFFIX"))}
-    assert {Path(name).name.split(".")[0] for name in extensions} == {"_codec", "picows"}
+    assert {Path(name).name.split(".")[0] for name in extensions} == {"_codec", "_fields", "picows"}
     metadata = {name for name in names if ".dist-info/" in name}
     assert names - metadata - extensions == sources
 

@@ -1,0 +1,3 @@
+from collections.abc import Mapping
+
+def parse_fields(head: bytes, start: int, names: Mapping[str, str]) -> tuple[list[tuple[str, str]], int]: ...
