@@ -45,7 +45,7 @@ build: venv
 
 lint: venv
 	$(python) -m ruff check .
-	PATH="$(venv)/bin:$$PATH" cython-lint picows examples tests
+	PATH="$(venv)/bin:$$PATH" cython-lint picows examples profiling tests
 	for header in picows/_native/*.h; do \
 	    $${CC:-cc} -x c -std=c11 -fsyntax-only -Wall -Wextra -Wconversion -Werror -Wno-unused-function $$header || exit 1; done
 
