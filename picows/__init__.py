@@ -10,6 +10,7 @@ from .errors import (
     WSInvalidUpgradeError,
     WSInvalidURL,
     WSProtocolError,
+    WSSlowPeerError,
 )
 from .picows import (
     PICOWS_DEBUG_LL,
@@ -20,6 +21,7 @@ from .picows import (
     WSFrame,
     WSListener,
     WSMsgType,
+    WSSlowPeerPolicy,
     WSTransport,
     ws_broadcast,
 )
@@ -46,6 +48,8 @@ __all__ = [
     "WSMsgType",
     "WSParsedURL",
     "WSProtocolError",
+    "WSSlowPeerError",
+    "WSSlowPeerPolicy",
     "WSTransport",
     "WSUpgradeRequest",
     "WSUpgradeResponse",

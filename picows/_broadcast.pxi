@@ -34,15 +34,19 @@ def ws_broadcast(transports, WSMsgType msg_type, message, bint fin=True):
             connection = <Connection>(<WSTransport>target)._connection
             if not can_send(connection):
                 continue
-            if connection.is_client:
-                send_frame(connection, msg_type, <const uint8_t*>view.buf, view.len, fin, False, False, False)
-            else:
-                if frame is None:
-                    frame = unmasked_frame(msg_type, <const uint8_t*>view.buf, view.len, fin)
-                if connection.debug:
-                    log_sent_frame(connection, msg_type, view.len, fin)
-                write_whole_frame(connection, frame)
-            taken += 1
+            try:
+                if connection.is_client:
+                    taken += send_frame(
+                        connection, msg_type, <const uint8_t*>view.buf, view.len, fin, False, False, False)
+                elif may_queue(connection, msg_type, view.len):
+                    if frame is None:
+                        frame = unmasked_frame(msg_type, <const uint8_t*>view.buf, view.len, fin)
+                    if connection.debug:
+                        log_sent_frame(connection, msg_type, view.len, fin)
+                    write_whole_frame(connection, frame)
+                    taken += 1
+            except WSSlowPeerError:
+                pass    # one slow peer does not keep the message from the others
     finally:
         PyBuffer_Release(&view)
     return taken

@@ -11,6 +11,8 @@ cdef double LINGER_TICK_TLS = 0.025
 # stream instead.
 cdef double LINGER_TLS_QUIET = 0.25
 cdef double LINGER_TLS_HALF_CLOSE = 0.5
+# How long a client waits for the server to end TCP once both sides have said CLOSE.
+cdef double SERVER_CLOSE_TIMEOUT = 10.0
 
 
 cdef int disconnect(Connection connection, bint graceful) except -1:
@@ -84,6 +86,74 @@ cdef int linger(Connection connection) except -1:
     return 0
 
 
+async def wait_closed(Connection connection):
+    if connection.state == STATE_CLOSED:
+        return
+    waiter = connection.loop.create_future()
+    if connection.disconnect_waiters is None:
+        connection.disconnect_waiters = []
+    connection.disconnect_waiters.append(waiter)
+    try:
+        await waiter
+    finally:
+        if connection.disconnect_waiters is not None:
+            connection.disconnect_waiters.remove(waiter)
+
+
+cdef int close_when_answered(Connection connection) except -1:
+    """Our CLOSE was sent: the connection ends when the peer's has come."""
+    if connection.state != STATE_OPEN:
+        return 0
+    connection.closes_when_answered = True
+    if connection.gathered is not None:
+        flush(connection)
+    # A dead peer is found by the time-out of whoever closes.
+    cancel_timer(connection)
+    if connection.close_received and not connection.delivering:
+        return end_closing_handshake(connection)
+    return 0
+
+
+cdef int answer_close(Connection connection) except -1:
+    """The listener has seen the peer's CLOSE."""
+    cdef WSTransport transport = connection.transport
+    if not transport.is_close_frame_sent:
+        send_close_frame(connection, transport.close_handshake.recv.code, b"")
+    return end_closing_handshake(connection)
+
+
+cdef int end_closing_handshake(Connection connection) except -1:
+    """Both sides have said CLOSE: now the server ends TCP, and the client waits for that (RFC 6455 7.1.1)."""
+    if not connection.is_client:
+        return disconnect(connection, True)
+    if connection.gathered is not None:
+        flush(connection)
+    cancel_timer(connection)
+    connection.timer = connection.loop.call_later(SERVER_CLOSE_TIMEOUT, connection._on_close_timeout)
+    return 0
+
+
+cdef int fits_write_buffer(Connection connection, Py_ssize_t size) except -1:
+    cdef:
+        Py_ssize_t limit = connection.options.max_write_buffer_size
+        Py_ssize_t waiting = connection.transport.underlying_transport.get_write_buffer_size()
+    if connection.gathered is not None:
+        waiting += connection.gathered.size
+    # While nothing waits a frame of any size is taken: the peer is not slow.
+    if waiting == 0 or size <= limit - waiting:
+        return True
+    if connection.options.slow_peer == WSSlowPeerPolicy.DROP_NEWEST:
+        return False
+    error = WSSlowPeerError(waiting, size, limit)
+    if connection.options.slow_peer == WSSlowPeerPolicy.RAISE:
+        raise error
+    if connection.is_client:
+        keep_error(connection.transport, error)
+    connection.options.logger.warning("the connection is aborted: %s", error)
+    disconnect(connection, False)
+    return False
+
+
 cdef int close_with(Connection connection, int code, bytes reason) except -1:
     """Tell the peer why, and disconnect."""
     send_close_frame(connection, code, reason)
@@ -91,9 +161,12 @@ cdef int close_with(Connection connection, int code, bytes reason) except -1:
 
 
 cdef int protocol_error(Connection connection, Status status) except -1:
-    """The one place where a fault of the codec becomes a close code and an exception."""
-    cdef bytes sentence = status_sentence(status)
-    error = WSProtocolError(close_codes[status_close_code(status)], sentence.decode())
+    return peer_failed(connection, status_close_code(status), status_sentence(status))
+
+
+cdef int peer_failed(Connection connection, int code, bytes sentence) except -1:
+    """The one place where a fault of the peer becomes a close code and an exception."""
+    error = WSProtocolError(close_codes[code], sentence.decode())
     if connection.is_client:
         keep_error(connection.transport, error)
     connection.options.logger.debug("protocol error: %s", error)

@@ -62,6 +62,29 @@ cdef int send_user_ping(Connection connection) except -1:
     return 0
 
 
+cdef int send_pending_pong(Connection connection) except -1:
+    cdef bytes payload = connection.pending_pong
+    connection.pending_pong = None
+    if payload is not None and can_send(connection):
+        send_frame(connection, WSMsgType.PONG, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload),
+                   True, False, False, False)
+    return 0
+
+
+cdef int check_stall(Connection connection) except -1:
+    """Part of a frame may have waited for its rest too long."""
+    cdef:
+        double limit = connection.options.receive_timeout
+        double silence = monotonic() - connection.last_received
+    if not awaits_rest(connection):
+        return 0
+    if silence < limit - TIMER_SLACK:
+        connection.stall_timer = connection.loop.call_later(limit - silence, connection._on_stall_timer)
+        return 0
+    sentence = f"received part of a frame and then nothing for {limit:g} seconds, expected the rest (receive_timeout)"
+    return peer_failed(connection, WSCloseCode.POLICY_VIOLATION, sentence.encode())
+
+
 cdef int pong_received(Connection connection) except -1:
     if not connection.awaits_pong:
         return 0
@@ -69,7 +92,8 @@ cdef int pong_received(Connection connection) except -1:
     connection.pong_received_at = monotonic()
     wake_pong_waiter(connection)
     cdef double delay
-    if connection.options.enable_auto_ping and connection.state == STATE_OPEN:
+    if (connection.options.enable_auto_ping and connection.state == STATE_OPEN and not connection.close_received
+            and not connection.closes_when_answered):
         delay = connection.options.auto_ping_idle_timeout
         if not connection.options.ping_when_idle:
             delay = max(0.0, delay - (monotonic() - connection.ping_sent))

@@ -27,11 +27,16 @@ cdef class ConnectionOptions:
         bint enable_auto_pong
         bint ping_when_idle
         bint coalesce_writes
+        bint enable_auto_close
+        Py_ssize_t max_write_buffer_size    # 0: no limit
+        WSSlowPeerPolicy slow_peer
+        double receive_timeout              # 0: none
 
     def __init__(self, *, listener_factory, bint is_client_side, bint disconnect_on_exception, handshake_timeout, logger,
                  bint enable_auto_ping, double auto_ping_idle_timeout, double auto_ping_reply_timeout,
                  auto_ping_strategy, bint enable_auto_pong, uint64_t max_frame_size, Py_ssize_t read_buffer_init_size,
-                 bint coalesce_writes):
+                 bint coalesce_writes, bint enable_auto_close, Py_ssize_t max_write_buffer_size,
+                 WSSlowPeerPolicy slow_peer, double receive_timeout):
         self.listener_factory = listener_factory
         self.is_client_side = is_client_side
         self.disconnect_on_exception = disconnect_on_exception
@@ -44,6 +49,10 @@ cdef class ConnectionOptions:
         self.enable_auto_pong = enable_auto_pong
         self.max_frame_size = max_frame_size
         self.coalesce_writes = coalesce_writes
+        self.enable_auto_close = enable_auto_close
+        self.max_write_buffer_size = max_write_buffer_size
+        self.slow_peer = slow_peer
+        self.receive_timeout = receive_timeout
         # Half of the shared block at most: the rest has to have room behind it.
         self.small_frame_limit = min(read_buffer_init_size, SHARED_READ_SIZE // 2)
 
@@ -68,7 +77,9 @@ cdef class Connection:
         object is_secure            # ... and whether its URL says wss; None: what the transport says
         object handshake            # RequestReader or ResponseReader, until the upgrade is done
         object upgrade_waiter       # client: a future that tells how the upgrade ended
-        object timer                # of the phase: handshake, auto ping, linger
+        object timer                # of the phase: handshake, auto ping, closing, linger
+        object stall_timer          # runs while part of a frame is there, if that is bounded
+        bytes pending_pong          # the answer to the last ping, while the peer does not read
         list disconnect_waiters     # futures, made when somebody waits
         object pong_waiter          # a future, made when somebody waits for the reply to a ping
         object roundtrip_lock       # made when a round trip is measured
@@ -87,6 +98,8 @@ cdef class Connection:
         bint transport_queued       # the transport was given bytes that it may not have written yet
         bint delivering
         bint close_received
+        bint closes_when_answered   # close() waits for the peer's CLOSE
+        bint writing_paused
         bint awaits_pong
         bint measuring
         bint writing_closed
@@ -142,6 +155,7 @@ cdef class Connection:
         self.fd = -1
         self.direct = False
         cancel_timer(self)
+        cancel_stall_timer(self)
         transport.is_disconnected = True
         if self.over_tls:
             # Before 3.11 asyncio's TLS transport warns that it was not closed, unless it is told: a lost one is not enough.
@@ -167,6 +181,7 @@ cdef class Connection:
         # None lets the transport close, after it has written what it holds.
 
     def pause_writing(self):
+        self.writing_paused = True
         if self.listener is None:
             return
         if not self.slow_peer_noted and not overrides_pause_writing(self.listener):
@@ -180,8 +195,10 @@ cdef class Connection:
             callback_failed(self, "pause_writing", error)
 
     def resume_writing(self):
+        self.writing_paused = False
         if self.listener is None:
             return
+        send_pending_pong(self)
         try:
             self.listener.resume_writing()
         except Exception as error:
@@ -227,7 +244,7 @@ cdef class Connection:
         self.lent = None
         buffer.lent_size = 0
         if self.state == STATE_OPEN and not self.close_received:
-            if self.options.enable_auto_ping or self.over_tls:
+            if self.options.enable_auto_ping or self.over_tls or self.options.receive_timeout:
                 self.last_received = monotonic()
             if buffer is not self.buffer:
                 attach(self, buffer, capacity)
@@ -352,6 +369,14 @@ cdef class Connection:
         self.timer = None
         linger(self)
 
+    def _on_close_timeout(self):
+        self.timer = None
+        disconnect(self, False)
+
+    def _on_stall_timer(self):
+        self.stall_timer = None
+        check_stall(self)
+
     async def wait_upgraded(self):
         """Client: wait until the opening handshake is done; returns the transport and the listener.
 
@@ -413,6 +438,9 @@ cdef int deliver(Connection connection) except -1:
                 connection.options.logger.exception("on_ws_frame failed, the connection stays open")
                 if connection.gathered is not None:
                     flush(connection)
+        if connection.close_received and connection.state == STATE_OPEN and (
+                connection.options.enable_auto_close or connection.closes_when_answered):
+            answer_close(connection)
     finally:
         connection.delivering = nested
         if connection.gathered is not None and not nested:
@@ -423,6 +451,9 @@ cdef int deliver(Connection connection) except -1:
             give_back(connection.memory, buffer)
         if connection.buffer is not None:
             settle(connection, connection.buffer)
+        if connection.options.receive_timeout and connection.stall_timer is None and awaits_rest(connection):
+            connection.stall_timer = connection.loop.call_later(
+                connection.options.receive_timeout, connection._on_stall_timer)
     return 0
 
 
@@ -515,7 +546,10 @@ cdef int is_for_listener(Connection connection, WSFrame frame) except -1:
         pong_received(connection)
         return False
     if frame.msg_type == WSMsgType.PING and connection.options.enable_auto_pong:
-        if can_send(connection):
+        if connection.writing_paused:
+            # A peer that sends pings and does not read: the answer to the last one is enough (RFC 6455 5.5.3).
+            connection.pending_pong = frame.get_payload_as_bytes()
+        elif can_send(connection):
             send_frame(connection, WSMsgType.PONG, <const uint8_t*>frame.payload_ptr, frame.payload_size,
                        True, False, False, False)
         return False
@@ -537,6 +571,17 @@ cdef inline void let_go(Connection connection) noexcept:
     # Nothing keeps a finished connection alive.
     connection.listener = None
     connection.transport = None
+
+
+cdef inline bint awaits_rest(Connection connection) noexcept:
+    """Whether part of a frame has come."""
+    return connection.state == STATE_OPEN and not connection.close_received and reader_unread(&connection.reader) != 0
+
+
+cdef inline void cancel_stall_timer(Connection connection):
+    if connection.stall_timer is not None:
+        connection.stall_timer.cancel()
+        connection.stall_timer = None
 
 
 cdef inline void cancel_timer(Connection connection):

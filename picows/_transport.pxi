@@ -64,12 +64,15 @@ cdef class WSTransport:
             bytearray, memoryview, a `WSFrame`, ...). It is sent or copied before the call returns.
         :param fin: whether this is the last frame of its message
         :param rsv1: the first reserved bit, for an extension; likewise `rsv2` and `rsv3`
+        :returns: whether it was taken: False when the connection cannot send any more, and when it was dropped because
+            of a slow peer (`WSSlowPeerPolicy`)
         :raises TypeError: for a message of another type
         :raises ValueError: for CLOSE, for a reserved type, for a control frame over 125 bytes or with ``fin=False``
+        :raises WSSlowPeerError: with `WSSlowPeerPolicy.RAISE`
         """
         cdef Connection connection = checked_connection(self, "send")
         check_data_or_ping(msg_type)
-        send_message(connection, msg_type, message, fin, rsv1, rsv2, rsv3)
+        return True if send_message(connection, msg_type, message, fin, rsv1, rsv2, rsv3) else False
 
     cpdef send_reuse_external_bytearray(self, WSMsgType msg_type, bytearray buffer, Py_ssize_t msg_offset,
                                         bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False):
@@ -80,6 +83,7 @@ cdef class WSTransport:
         :param msg_type: as for :meth:`send`
         :param buffer: holds at least 14 free bytes, then the message to its end
         :param msg_offset: where the message begins, in bytes, 14 or more
+        :returns: as :meth:`send`
         :raises ValueError: when `buffer` is None or `msg_offset` is below 14 or past the end
         """
         cdef Connection connection = checked_connection(self, "send_reuse_external_bytearray")
@@ -90,8 +94,8 @@ cdef class WSTransport:
         if msg_offset < MAX_HEADER_SIZE or msg_offset > size:
             raise ValueError(
                 f"msg_offset is {msg_offset}, expected {MAX_HEADER_SIZE} (room for the header) to {size} (the size of buffer)")
-        send_in_place(connection, msg_type, <uint8_t*>PyByteArray_AS_STRING(buffer) + msg_offset, size - msg_offset,
-                      fin, rsv1, rsv2, rsv3)
+        return True if send_in_place(connection, msg_type, <uint8_t*>PyByteArray_AS_STRING(buffer) + msg_offset,
+                                     size - msg_offset, fin, rsv1, rsv2, rsv3) else False
 
     cdef int send_reuse_external_buffer(self, WSMsgType msg_type, char* msg_ptr, Py_ssize_t msg_size, bint fin=True,
                                         bint rsv1=False, bint rsv2=False, bint rsv3=False) except -1:
@@ -99,8 +103,7 @@ cdef class WSTransport:
         check_data_or_ping(msg_type)
         if msg_size < 0 or msg_ptr == NULL:
             raise ValueError(f"msg_ptr and msg_size have to name a message of 0 or more bytes, msg_size is {msg_size}")
-        send_in_place(connection, msg_type, <uint8_t*>msg_ptr, msg_size, fin, rsv1, rsv2, rsv3)
-        return 0
+        return send_in_place(connection, msg_type, <uint8_t*>msg_ptr, msg_size, fin, rsv1, rsv2, rsv3)
 
     cpdef send_ping(self, message=None):
         """Send a PING frame (RFC 6455 5.5.2).
@@ -172,6 +175,33 @@ cdef class WSTransport:
         return self.underlying_transport.get_write_buffer_size() + (
             connection.gathered.size if connection.gathered is not None else 0)
 
+    async def close(self, code=WSCloseCode.OK, reason=None, timeout=10):
+        """Close the connection as the protocol wants it (RFC 6455 7.1.2): both sides say CLOSE, then the server ends TCP.
+
+        Sends a CLOSE, unless one was sent before, goes on delivering frames until the peer's CLOSE has come, and returns
+        when the connection has ended. What was sent before reaches a peer that reads. When the time is over, or this is
+        cancelled, the connection is aborted.
+
+        It does not raise what :meth:`wait_disconnected` raises.
+
+        :param code: as for :meth:`send_close`
+        :param reason: as `close_message` for :meth:`send_close`
+        :param timeout: how many seconds all of it may take, None: no limit
+        :raises ValueError: as :meth:`send_close`, and for a `timeout` that is not positive; nothing is sent
+        """
+        cdef Connection connection = checked_connection(self, "close")
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout is {timeout!r}, expected a positive number of seconds or None")
+        self.send_close(code, reason)
+        close_when_answered(connection)
+        try:
+            await asyncio.wait_for(wait_closed(connection), timeout)
+        except asyncio.TimeoutError:
+            pass
+        finally:
+            disconnect(connection, False)
+        await wait_closed(connection)
+
     async def wait_disconnected(self):
         """Wait until the connection has ended and :meth:`WSListener.on_ws_disconnected` has run.
 
@@ -181,16 +211,7 @@ cdef class WSTransport:
             disconnect; never for what the peer chose to do
         """
         cdef Connection connection = checked_connection(self, "wait_disconnected")
-        if connection.state != STATE_CLOSED:
-            waiter = connection.loop.create_future()
-            if connection.disconnect_waiters is None:
-                connection.disconnect_waiters = []
-            connection.disconnect_waiters.append(waiter)
-            try:
-                await waiter
-            finally:
-                if connection.disconnect_waiters is not None:
-                    connection.disconnect_waiters.remove(waiter)
+        await wait_closed(connection)
         if self._failure is not None:
             error, its_traceback = self._failure
             raise error.with_traceback(its_traceback)
@@ -257,6 +278,14 @@ cdef inline bint can_send(Connection connection) noexcept:
     return connection.state == STATE_OPEN and not connection.transport.is_close_frame_sent
 
 
+cdef inline int may_queue(Connection connection, WSMsgType msg_type, Py_ssize_t size) except -1:
+    """Whether a frame may wait behind what the peer has not taken; otherwise the policy for slow peers was followed."""
+    # Asked only while something waits. What goes to a peer that reads costs one branch, control frames always pass.
+    if not connection.transport_queued or connection.options.max_write_buffer_size == 0 or msg_type & 8:
+        return True
+    return fits_write_buffer(connection, size)
+
+
 cdef int send_message(Connection connection, WSMsgType msg_type, object message, bint fin, bint rsv1, bint rsv2,
                       bint rsv3) except -1:
     cdef Py_buffer view
@@ -302,7 +331,7 @@ cdef inline int check_control(WSMsgType msg_type, Py_ssize_t size, bint fin) exc
 
 cdef int send_frame(Connection connection, WSMsgType msg_type, const uint8_t* payload, Py_ssize_t size, bint fin,
                     bint rsv1, bint rsv2, bint rsv3) except -1:
-    """Build one frame and write it; `payload` is read before this returns."""
+    """Build one frame and write it, unless the peer is too slow; `payload` is read before this returns."""
     cdef:
         ThreadMemory memory = connection.memory
         bint masked = connection.is_client
@@ -313,28 +342,32 @@ cdef int send_frame(Connection connection, WSMsgType msg_type, const uint8_t* pa
         Py_ssize_t done, chunk, sent
         bytes frame
     check_control(msg_type, size, fin)
+    if not may_queue(connection, msg_type, size):
+        return False
     if connection.debug:
         log_sent_frame(connection, msg_type, size, fin)
     if connection.gathered is not None:
         out = room_to_gather(connection, header_size(size, masked) + size)
         if out != NULL:
             build_frame(out, msg_type, payload, size, fin, rsv1, rsv2, rsv3, masked, key)
-            return 0
+            return True
     if not goes_direct(connection):
         # The transport may keep what it is given: it gets bytes of its own, built in one pass.
         frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header_size(size, masked) + size)
         build_frame(<uint8_t*>PyBytes_AS_STRING(frame), msg_type, payload, size, fin, rsv1, rsv2, rsv3, masked, key)
-        return write_to_transport(connection, frame)
+        write_to_transport(connection, frame)
+        return True
     if size <= SCRATCH_SIZE and (masked or size <= COPY_LIMIT):
         head = build_frame(memory.scratch, msg_type, payload, size, fin, rsv1, rsv2, rsv3, masked, key)
-        return write_bytes(connection, memory.scratch, <Py_ssize_t>head + size)
+        write_bytes(connection, memory.scratch, <Py_ssize_t>head + size)
+        return True
     head = write_header(header, msg_type, fin, rsv1, rsv2, rsv3, size, masked, key)
     if not masked:
         # Large and unmasked: the kernel takes header and payload from where they lie.
         sent = ws_send2(connection.fd, header, head, payload, size)
         if sent < <Py_ssize_t>head + size:
-            return queue_rest(connection, header, head, payload, size, sent, 0, 0)
-        return 0
+            queue_rest(connection, header, head, payload, size, sent, 0, 0)
+        return True
     # Larger than the scratch memory, and masked: chunk by chunk.
     memcpy(memory.scratch, header, head)
     done = 0
@@ -347,8 +380,8 @@ cdef int send_frame(Connection connection, WSMsgType msg_type, const uint8_t* pa
             break
         head = 0
     if sent < <Py_ssize_t>head + chunk:
-        return queue_rest(connection, memory.scratch, head + chunk, payload + done, size - done, sent, masked, key)
-    return 0
+        queue_rest(connection, memory.scratch, head + chunk, payload + done, size - done, sent, masked, key)
+    return True
 
 
 cdef inline size_t build_frame(uint8_t* out, WSMsgType msg_type, const uint8_t* payload, Py_ssize_t size, bint fin,
@@ -373,6 +406,8 @@ cdef int send_in_place(Connection connection, WSMsgType msg_type, uint8_t* paylo
     if not can_send(connection):
         return 0
     check_control(msg_type, size, fin)
+    if not may_queue(connection, msg_type, size):
+        return False
     key = next_mask(connection.memory) if masked else 0
     if connection.debug:
         log_sent_frame(connection, msg_type, size, fin)
@@ -384,8 +419,9 @@ cdef int send_in_place(Connection connection, WSMsgType msg_type, uint8_t* paylo
         out = room_to_gather(connection, head + size)
         if out != NULL:
             memcpy(out, payload - head, head + size)
-            return 0
-    return write_bytes(connection, payload - head, <Py_ssize_t>head + size)
+            return True
+    write_bytes(connection, payload - head, <Py_ssize_t>head + size)
+    return True
 
 
 cdef int log_sent_frame(Connection connection, WSMsgType msg_type, Py_ssize_t size, bint fin) except -1:

@@ -13,11 +13,19 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import Any, TypeVar, Union, cast
 from urllib.parse import urldefrag, urljoin
 
 from .errors import WSHandshakeError, WSInvalidStatusError
-from .picows import ConnectionOptions, WSAutoPingStrategy, WSListener, WSProtocol, WSTransport
+from .picows import (
+    ConnectionOptions,
+    WSAutoPingStrategy,
+    WSListener,
+    WSProtocol,
+    WSSlowPeerPolicy,
+    WSTransport,
+)
 from .proxy import SocketFactory, choose_aiofastnet, dial, network
 from .upgrade import (
     WSUpgradeRequest,
@@ -35,11 +43,6 @@ ServerListenerFactory = Callable[
     [WSUpgradeRequest], Union[WSListener, WSUpgradeResponseWithListener, None]
 ]
 LoggerLike = Union[logging.Logger, "logging.LoggerAdapter[Any]"]
-
-_AUTO_PING_STRATEGIES = (
-    WSAutoPingStrategy.PING_WHEN_IDLE,
-    WSAutoPingStrategy.PING_PERIODICALLY,
-)
 
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 
@@ -77,6 +80,10 @@ async def ws_connect(
     socket_factory: SocketFactory | None = None,
     use_aiofastnet: bool | None = None,
     coalesce_writes: bool = True,
+    enable_auto_close: bool = False,
+    max_write_buffer_size: int | None = None,
+    slow_peer: WSSlowPeerPolicy = WSSlowPeerPolicy.DISCONNECT,
+    receive_timeout: float | None = None,
     **kwargs: Any,
 ) -> tuple[WSTransport, _Listener]:
     """Connect to a websocket server (RFC 6455 section 4.1).
@@ -153,6 +160,20 @@ async def ws_connect(
         delivered to it leaves in one write: at the end of them, when 64 KiB wait, at
         :meth:`WSTransport.flush`, before a disconnect. What answers a lone frame, and what is
         sent outside of callbacks, leaves at once in any case.
+    :param enable_auto_close:
+        Whether to answer a received CLOSE, with the code it has, and to end the connection after
+        the listener has seen it. If not, the listener does that.
+    :param max_write_buffer_size:
+        How many bytes may wait for a peer that does not read (None: no limit). When a data frame
+        would make it more, `slow_peer` says what happens. Control frames always pass, and so does
+        a frame while nothing waits.
+    :param slow_peer:
+        ``WSSlowPeerPolicy.DISCONNECT``: abort the connection, with one line in the log;
+        ``DROP_NEWEST``: do not send the frame, `send` returns False; ``RAISE``: `send` raises
+        :class:`WSSlowPeerError`.
+    :param receive_timeout:
+        How many seconds the rest of a frame may keep us waiting without a byte received, before
+        CLOSE(POLICY_VIOLATION) is sent. None: no limit.
     :param kwargs:
         Further arguments for :meth:`asyncio.loop.create_connection`: ``server_hostname`` (default:
         the host of the URL), ``ssl_handshake_timeout``, ``ssl_shutdown_timeout``, ``family``,
@@ -196,6 +217,10 @@ async def ws_connect(
         max_frame_size=max_frame_size,
         read_buffer_init_size=read_buffer_init_size,
         coalesce_writes=coalesce_writes,
+        enable_auto_close=enable_auto_close,
+        max_write_buffer_size=max_write_buffer_size,
+        slow_peer=slow_peer,
+        receive_timeout=receive_timeout,
     )
     target = _Target(parse_url(url), _header_list(extra_headers), dict(kwargs))
     request = target.request()
@@ -253,6 +278,10 @@ async def ws_create_server(
     read_buffer_init_size: int = 16 * 1024,
     use_aiofastnet: bool | None = None,
     coalesce_writes: bool = True,
+    enable_auto_close: bool = False,
+    max_write_buffer_size: int | None = None,
+    slow_peer: WSSlowPeerPolicy = WSSlowPeerPolicy.DISCONNECT,
+    receive_timeout: float | None = None,
     **kwargs: Any,
 ) -> asyncio.Server:
     """Start a websocket server (RFC 6455 section 4.2).
@@ -301,6 +330,20 @@ async def ws_create_server(
         delivered to it leaves in one write: at the end of them, when 64 KiB wait, at
         :meth:`WSTransport.flush`, before a disconnect. What answers a lone frame, and what is
         sent outside of callbacks, leaves at once in any case.
+    :param enable_auto_close:
+        Whether to answer a received CLOSE, with the code it has, and to end the connection after
+        the listener has seen it. If not, the listener does that.
+    :param max_write_buffer_size:
+        How many bytes may wait for a peer that does not read (None: no limit). When a data frame
+        would make it more, `slow_peer` says what happens. Control frames always pass, and so does
+        a frame while nothing waits.
+    :param slow_peer:
+        ``WSSlowPeerPolicy.DISCONNECT``: abort the connection, with one line in the log;
+        ``DROP_NEWEST``: do not send the frame, `send` returns False; ``RAISE``: `send` raises
+        :class:`WSSlowPeerError`.
+    :param receive_timeout:
+        How many seconds the rest of a frame may keep us waiting without a byte received, before
+        CLOSE(POLICY_VIOLATION) is sent. None: no limit.
     :param kwargs:
         Further arguments for :meth:`asyncio.loop.create_server`: ``ssl``, ``backlog``,
         ``reuse_port``, ``start_serving`` and so on. A listening ``sock`` may be a Unix domain
@@ -337,6 +380,10 @@ async def ws_create_server(
         max_frame_size=max_frame_size,
         read_buffer_init_size=read_buffer_init_size,
         coalesce_writes=coalesce_writes,
+        enable_auto_close=enable_auto_close,
+        max_write_buffer_size=max_write_buffer_size,
+        slow_peer=slow_peer,
+        receive_timeout=receive_timeout,
     )
     loop = asyncio.get_running_loop()
     protocol_factory = functools.partial(WSProtocol, options)
@@ -463,6 +510,10 @@ def _check_options(
     enable_auto_ping: bool,
     enable_auto_pong: bool,
     coalesce_writes: bool,
+    enable_auto_close: bool,
+    max_write_buffer_size: int | None,
+    slow_peer: WSSlowPeerPolicy,
+    receive_timeout: float | None,
     **others: Any,
 ) -> ConnectionOptions:
     """The options of a connection, once each of them has been found right."""
@@ -470,17 +521,19 @@ def _check_options(
         _check_seconds("websocket_handshake_timeout", handshake_timeout)
     _check_seconds("auto_ping_idle_timeout", auto_ping_idle_timeout)
     _check_seconds("auto_ping_reply_timeout", auto_ping_reply_timeout)
-    _check_int("auto_ping_strategy", auto_ping_strategy, 1)
-    if auto_ping_strategy not in _AUTO_PING_STRATEGIES:
-        raise ValueError(
-            f"auto_ping_strategy must be a WSAutoPingStrategy, got {auto_ping_strategy!r}"
-        )
+    _check_member("auto_ping_strategy", auto_ping_strategy, WSAutoPingStrategy)
     _check_int("max_frame_size", max_frame_size, 1)
     _check_int("read_buffer_init_size", read_buffer_init_size, 1)
     _check_bool("disconnect_on_exception", disconnect_on_exception)
     _check_bool("enable_auto_ping", enable_auto_ping)
     _check_bool("enable_auto_pong", enable_auto_pong)
     _check_bool("coalesce_writes", coalesce_writes)
+    _check_bool("enable_auto_close", enable_auto_close)
+    if max_write_buffer_size is not None:
+        _check_int("max_write_buffer_size", max_write_buffer_size, 1)
+    _check_member("slow_peer", slow_peer, WSSlowPeerPolicy)
+    if receive_timeout is not None:
+        _check_seconds("receive_timeout", receive_timeout)
     return ConnectionOptions(
         handshake_timeout=handshake_timeout,
         auto_ping_idle_timeout=auto_ping_idle_timeout,
@@ -492,6 +545,10 @@ def _check_options(
         enable_auto_ping=enable_auto_ping,
         enable_auto_pong=enable_auto_pong,
         coalesce_writes=coalesce_writes,
+        enable_auto_close=enable_auto_close,
+        max_write_buffer_size=max_write_buffer_size or 0,
+        slow_peer=slow_peer,
+        receive_timeout=receive_timeout or 0,
         **others,
     )
 
@@ -506,6 +563,12 @@ def _check_int(name: str, value: object, lowest: int) -> None:
         raise TypeError(f"{name} must be an int, got {value!r}")
     if not lowest <= value <= sys.maxsize:
         raise ValueError(f"{name} must be from {lowest} to {sys.maxsize}, got {value!r}")
+
+
+def _check_member(name: str, value: object, enum: type[IntEnum]) -> None:
+    _check_int(name, value, 1)
+    if value not in list(enum):
+        raise ValueError(f"{name} must be a {enum.__name__}, got {value!r}")
 
 
 def _check_seconds(name: str, value: object) -> None:

@@ -110,6 +110,27 @@ class WSProtocolError(WSError):
         return str(self.message)
 
 
+class WSSlowPeerError(WSError):
+    """More than `max_write_buffer_size` would wait for a peer that does not read.
+
+    :param waiting: how many bytes waited already
+    :param size: how many more were to be sent
+    :param limit: the `max_write_buffer_size`
+    """
+
+    def __init__(self, waiting: int, size: int, limit: int) -> None:
+        super().__init__(waiting, size, limit)
+        self.waiting = waiting
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"{self.waiting} bytes wait for a slow peer and {self.size} more are to be sent, "
+            f"expected {self.limit} at most (max_write_buffer_size)"
+        )
+
+
 class WSInvalidURL(WSError, ValueError):
     """A websocket or proxy URL cannot be used (RFC 6455 section 3).
 

@@ -35,6 +35,12 @@ cpdef enum WSAutoPingStrategy:
     PING_PERIODICALLY = 2
 
 
+cpdef enum WSSlowPeerPolicy:
+    DISCONNECT = 1
+    DROP_NEWEST = 2
+    RAISE = 3
+
+
 cdef class WSFrame:
     # Valid inside on_ws_frame only; from Python the same names are read-only attributes that say so when used later.
     cdef:

@@ -39,6 +39,11 @@ class WSAutoPingStrategy(IntEnum):
     PING_WHEN_IDLE = 1
     PING_PERIODICALLY = 2
 
+class WSSlowPeerPolicy(IntEnum):
+    DISCONNECT = 1
+    DROP_NEWEST = 2
+    RAISE = 3
+
 @final
 class WSCloseInfo:
     def __init__(self, code: WSCloseCode | int, reason: str | None) -> None: ...
@@ -112,7 +117,7 @@ class WSTransport:
         rsv1: bool = False,
         rsv2: bool = False,
         rsv3: bool = False,
-    ) -> None: ...
+    ) -> bool: ...
     def send_reuse_external_bytearray(
         self,
         msg_type: WSMsgType,
@@ -122,7 +127,7 @@ class WSTransport:
         rsv1: bool = False,
         rsv2: bool = False,
         rsv3: bool = False,
-    ) -> None: ...
+    ) -> bool: ...
     def send_ping(self, message: str | Buffer | None = None) -> None: ...
     def send_pong(self, message: str | Buffer | None = None) -> None: ...
     def send_close(self, close_code: int = WSCloseCode.NO_INFO, close_message: str | Buffer | None = None) -> None: ...  # noqa: PYI011
@@ -132,6 +137,12 @@ class WSTransport:
     def cork(self) -> AbstractContextManager[None]: ...
     @property
     def write_buffer_size(self) -> int: ...
+    async def close(
+        self,
+        code: int = WSCloseCode.OK,  # noqa: PYI011
+        reason: str | Buffer | None = None,
+        timeout: float | None = 10,
+    ) -> None: ...
     async def wait_disconnected(self) -> None: ...
     async def measure_roundtrip_time(self, rounds: int) -> list[float]: ...
 
@@ -168,6 +179,10 @@ class ConnectionOptions:
         max_frame_size: int,
         read_buffer_init_size: int,
         coalesce_writes: bool,
+        enable_auto_close: bool,
+        max_write_buffer_size: int,
+        slow_peer: WSSlowPeerPolicy,
+        receive_timeout: float,
     ) -> None: ...
 
 class WSProtocol(asyncio.BufferedProtocol):

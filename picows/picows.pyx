@@ -26,7 +26,7 @@ from picows._codec cimport (
     write_header,
 )
 
-from .errors import WSError, WSHandshakeError, WSProtocolError
+from .errors import WSError, WSHandshakeError, WSProtocolError, WSSlowPeerError
 from .upgrade import RequestReader, ResponseReader, WSUpgradeResponse, WSUpgradeResponseWithListener, answer
 
 cdef extern from "_native/sockets.h" nogil:

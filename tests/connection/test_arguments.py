@@ -44,6 +44,14 @@ COMMON = [
     ("read_buffer_init_size", 1 << 63, ValueError),
     ("read_buffer_init_size", "16384", TypeError),
     ("use_aiofastnet", 1, TypeError),
+    ("coalesce_writes", 1, TypeError),
+    ("enable_auto_close", None, TypeError),
+    ("max_write_buffer_size", 0, ValueError),
+    ("max_write_buffer_size", "1", TypeError),
+    ("slow_peer", 4, ValueError),
+    ("slow_peer", "RAISE", TypeError),
+    ("receive_timeout", 0, ValueError),
+    ("receive_timeout", "1", TypeError),
 ]
 
 CLIENT = [

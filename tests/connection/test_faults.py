@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from picows import WSFrame, WSMsgType, WSProtocolError, WSTransport
-from tests.connection.networks import Echo, Network, Received, close_state, over_every_network, over_tcp_and_tls
+from tests.connection.networks import Echo, Network, Received, Recorder, close_state, over_every_network, over_tcp_and_tls
 from tests.connection.peers import (
     BINARY,
     CLOSE,
@@ -21,6 +21,7 @@ from tests.connection.peers import (
     close_code,
     close_payload,
     encode,
+    raw_client,
     stream,
 )
 
@@ -241,5 +242,43 @@ def test_other_connections_go_on(net: Network) -> None:
             assert await good.frames.get() == Received(PONG, b"")
             good.transport.disconnect()
             await asyncio.wait_for(good.disconnected.wait(), 10)
+
+    net.run(test())
+
+
+STALLED = {"header": b"\x82", "length": b"\x82\xfe\x01", "payload": b"\x82\xfe\x01\x00abcd" + bytes(100)}
+
+
+@over_tcp_and_tls
+@pytest.mark.parametrize("part", STALLED.values(), ids=STALLED.keys())
+def test_part_of_a_frame_that_stalls(net: Network, part: bytes) -> None:
+    async def test() -> None:
+        async with raw_client(net, Recorder, receive_timeout=0.1) as (peer, listener):
+            # Whole frames may keep us waiting.
+            peer.send(TEXT, b"first")
+            await asyncio.sleep(0.2)
+            peer.write(part)
+            close = await peer.receive()
+            assert close_code(close) == 1008
+            assert b"receive_timeout" in close.payload
+            assert listener.rest() == [Received(TEXT, b"first")]
+            await peer.close()
+            await listener.disconnected.wait()
+
+    net.run(test())
+
+
+@over_tcp_and_tls
+def test_part_of_a_frame_that_goes_on(net: Network) -> None:
+    async def test() -> None:
+        async with raw_client(net, Recorder, receive_timeout=0.3) as (peer, listener):
+            frame = peer.encode(TEXT, b"slowly")
+            for byte in frame:
+                peer.write(bytes([byte]))
+                await asyncio.sleep(0.05)
+            assert await listener.payload() == b"slowly"
+            await asyncio.sleep(0.5)
+            peer.send(TEXT, b"later")
+            assert await listener.payload() == b"later"
 
     net.run(test())

@@ -23,6 +23,9 @@ METHODS: dict[str, Callable[[WSTransport], Any]] = {
     ),
     "disconnect": lambda transport: transport.disconnect(),
     "notify_user_specific_pong_received": lambda transport: transport.notify_user_specific_pong_received(),
+    "flush": lambda transport: transport.flush(),
+    "cork": lambda transport: transport.cork(),
+    "close": lambda transport: asyncio.run(transport.close()),
     "wait_disconnected": lambda transport: asyncio.run(transport.wait_disconnected()),
     "measure_roundtrip_time": lambda transport: asyncio.run(measure(transport)),
 }
