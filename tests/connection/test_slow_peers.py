@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import tracemalloc
 from typing import Any
@@ -125,7 +126,7 @@ def test_a_frame_over_the_limit_while_nothing_waits(net: Network) -> None:
 @pytest.mark.parametrize("policy", list(WSSlowPeerPolicy), ids=lambda policy: policy.name)
 def test_five_of_a_hundred_never_read(net: Network, policy: WSSlowPeerPolicy) -> None:
     """Memory stays bounded, and the other 95 lose nothing."""
-    count, size, limit = 40, 200_000, 512 * 1024
+    size, limit = 200_000, 512 * 1024
     options = {"max_write_buffer_size": limit, "slow_peer": policy}
 
     async def test() -> None:
@@ -135,19 +136,19 @@ def test_five_of_a_hundred_never_read(net: Network, policy: WSSlowPeerPolicy) ->
                 client.transport.underlying_transport.pause_reading()
             targets = transports(servers)
             tracemalloc.start()
-            for i in range(count):
-                message = bytes([i]) * size
-                assert ws_broadcast(targets, WSMsgType.BINARY, message) >= len(quick)
+            # Until the kernel holds as much as it wants for the slow ones, too.
+            for i in itertools.count():
+                message = bytes([i % 251]) * size
+                taken = ws_broadcast(targets, WSMsgType.BINARY, message)
                 for client in quick:
                     assert await client.payload() == message
                 for server in servers:
                     assert server.transport.write_buffer_size <= limit
+                if taken == len(quick):
+                    break
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
-            assert ws_broadcast(targets, WSMsgType.BINARY, bytes(size)) == len(quick)
             assert peak < len(slow) * limit + 100 * 2 * size
-            for client in quick:
-                assert len(await client.payload()) == size
 
     net.run(test())
 
