@@ -14,6 +14,7 @@ ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "url": {"errors"},
     "upgrade": {"errors", "url"},
+    "deflate": {"errors"},
     "_codec": set(),
     "_messages": {"_codec"},
     "picows": {"_codec", "_messages", "errors", "upgrade"},
@@ -76,7 +77,7 @@ def test_the_public_interface_needs_no_c_of_ours() -> None:
     assert not re.search(r"_native|cdef extern|\bcimport\b", code)
 
 
-@pytest.mark.parametrize("module", ["errors", "url", "upgrade", "_codec", "_messages"])
+@pytest.mark.parametrize("module", ["errors", "url", "upgrade", "deflate", "_codec", "_messages"])
 def test_what_knows_bytes_only_knows_no_event_loop(module: str) -> None:
     for path in sources_of(module):
         text = path.read_text(encoding="utf-8")
