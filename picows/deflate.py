@@ -174,10 +174,12 @@ def offer(settings: WSDeflate) -> str:
     It always lets the server choose a window for the client's messages, and asks for nothing that was not set.
     """
     return _write(
-        settings.server_no_context_takeover,
-        settings.client_no_context_takeover,
-        settings.server_max_window_bits,
-        settings.client_max_window_bits or True,
+        {
+            _SERVER_FORGETS: settings.server_no_context_takeover,
+            _CLIENT_FORGETS: settings.client_no_context_takeover,
+            _SERVER_BITS: settings.server_max_window_bits,
+            _CLIENT_BITS: settings.client_max_window_bits or True,
+        }
     )
 
 
@@ -209,10 +211,12 @@ def _accept_one(settings: WSDeflate, offered: _Parameters) -> tuple[str, Agreeme
     server_forgets = settings.server_no_context_takeover or _SERVER_FORGETS in offered
     client_forgets = settings.client_no_context_takeover or _CLIENT_FORGETS in offered
     answer = _write(
-        server_forgets,
-        client_forgets,
-        server_bits if _SERVER_BITS in offered or server_bits < _LARGEST_WINDOW else None,
-        client_bits if client_bits < _LARGEST_WINDOW else None,
+        {
+            _SERVER_FORGETS: server_forgets,
+            _CLIENT_FORGETS: client_forgets,
+            _SERVER_BITS: server_bits if _SERVER_BITS in offered or server_bits < _LARGEST_WINDOW else None,
+            _CLIENT_BITS: client_bits if client_bits < _LARGEST_WINDOW else None,
+        }
     )
     return answer, Agreement(settings, server_bits, client_bits, server_forgets, client_forgets)
 
@@ -260,19 +264,10 @@ def _check_one(settings: WSDeflate, answered: _Parameters) -> Agreement:
     )
 
 
-def _write(server_forgets: bool, client_forgets: bool, server_bits: int | None, client_bits: int | None) -> str:
-    parts = [_NAME]
-    if server_forgets:
-        parts.append(_SERVER_FORGETS)
-    if client_forgets:
-        parts.append(_CLIENT_FORGETS)
-    if server_bits is not None:
-        parts.append(f"{_SERVER_BITS}={server_bits}")
-    if client_bits is True:
-        parts.append(_CLIENT_BITS)
-    elif client_bits is not None:
-        parts.append(f"{_CLIENT_BITS}={client_bits}")
-    return "; ".join(parts)
+def _write(parameters: dict[str, int | None]) -> str:
+    """The extension with these parameters; True stands for one without a value, None and False for one that is left out."""
+    present = [name if value is True else f"{name}={value}" for name, value in parameters.items() if value]
+    return "; ".join([_NAME, *present])
 
 
 def _read(header_values: list[str]) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
@@ -360,7 +355,7 @@ class Deflater:
         """The payload of the next frame of a message, of the last one when `fin` is set."""
         if not memoryview(data).nbytes:
             return _EMPTY if fin else b""  # behind a flush, as every payload ends, this is valid
-        # After an error, what was compressed but not sent must not be referred to: the context is gone until all is well.
+        # What was compressed but could not be sent, for an error came, must not be referred to.
         context, self._context = self._context or self.key.context(), None
         if self.key.window_bits > _SMALLEST_WINDOW:
             payload: bytes = context.compress(data) + context.flush(standard_zlib.Z_SYNC_FLUSH)
