@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib as standard_zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from types import ModuleType
@@ -413,45 +413,28 @@ class Inflater:
         Raises WSProtocolError: 1009 once there are over `max_size` bytes, 1007 for what is no compressed data. After
         that this cannot be used any more.
         """
-        pieces = self._pieces(data, max_size)
-        inflated = next(pieces, b"")
-        second = next(pieces, b"")
-        if second:
-            whole = BytesIO()  # which gives its content away uncopied
-            whole.write(inflated)
-            whole.write(second)
-            whole.writelines(pieces)
-            inflated = whole.getvalue()
-        if fin:
-            self._finish()
-        return inflated
-
-    def _pieces(self, data: Buffer, max_size: int) -> Iterator[bytes]:
-        view = memoryview(data)
-        if view.nbytes > _INPUT_STEP:
-            view = view.cast("B")
-            steps = [view[at : at + _INPUT_STEP] for at in range(0, len(view), _INPUT_STEP)]
-        else:
-            steps = [view] if view.nbytes else []
+        whole: BytesIO | None = None  # if there is more than one piece; gives its content away uncopied
+        first = b""
         size = 0
-        for step in steps:
-            rest: Buffer = step
-            more = True
-            while more:
+        for step in _steps(memoryview(data)):
+            rest: Buffer | None = step
+            while rest is not None:
                 limit = min(_OUTPUT_STEP, max_size - size + 1)
                 piece = self._decompress(rest, limit)
                 size += len(piece)
                 if size > max_size:
                     raise WSProtocolError(1009, f"a compressed frame has over {max_size} bytes when decompressed")
-                if piece:
-                    yield piece
-                if self._context.eof:
-                    rest = self._context.unused_data
-                    more = bool(rest)
-                    self._end_stream()
-                else:
-                    rest = self._context.unconsumed_tail
-                    more = bool(rest) or len(piece) == limit
+                if size == len(piece):
+                    first = piece
+                elif piece:
+                    if whole is None:
+                        whole = BytesIO()
+                        whole.write(first)
+                    whole.write(piece)
+                rest = self._rest(len(piece) == limit)
+        if fin:
+            self._finish()
+        return first if whole is None else whole.getvalue()
 
     def _decompress(self, data: Buffer, limit: int) -> bytes:
         if self._context is None:
@@ -463,13 +446,18 @@ class Inflater:
             raise WSProtocolError(1007, f"a compressed message cannot be decompressed: {exc}") from None
         return piece
 
-    def _end_stream(self) -> None:
-        """A final block came (section 7.2.3.4). What follows, if anything does, begins a new stream."""
+    def _rest(self, full: bool) -> bytes | None:
+        """What has not been decompressed yet; None once that is all. `full`: more may come out even of nothing."""
+        context = self._context
+        if not context.eof:
+            return context.unconsumed_tail if full else None
+        # A final block (section 7.2.3.4): what follows, if anything does, begins a new stream.
         self._context = None
         self._unfinished = False
         self._final_blocks += 1
         if self._final_blocks > _MAX_FINAL_BLOCKS:
             raise WSProtocolError(1008, f"a compressed message has over {_MAX_FINAL_BLOCKS} final blocks")
+        return context.unused_data or None
 
     def _finish(self) -> None:
         """Take the message to its end: append what is not sent of it (section 7.2.2)."""
@@ -479,3 +467,10 @@ class Inflater:
         self._final_blocks = 0
         if self._forgets:
             self._context = None
+
+
+def _steps(view: memoryview) -> Iterable[memoryview]:
+    if view.nbytes <= _INPUT_STEP:
+        return (view,) if view.nbytes else ()
+    view = view.cast("B")
+    return (view[at : at + _INPUT_STEP] for at in range(0, len(view), _INPUT_STEP))
