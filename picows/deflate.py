@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib as standard_zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from types import ModuleType
@@ -226,7 +226,7 @@ def check_answer(settings: WSDeflate, header_values: list[str]) -> Agreement | N
 
     Raises ValueError when it does not answer that offer.
     """
-    extensions = list(_read(header_values))
+    extensions = _read(header_values)
     received = f"received {', '.join(map(repr, header_values))}"
     if not extensions:
         return None
@@ -270,8 +270,9 @@ def _write(parameters: dict[str, int | None]) -> str:
     return "; ".join([_NAME, *present])
 
 
-def _read(header_values: list[str]) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
+def _read(header_values: list[str]) -> list[tuple[str, list[tuple[str, str | None]]]]:
     """The extensions in the lines of a header, each with its parameters, in order."""
+    extensions = []
     for line in header_values:
         at = _skip(line, 0)
         while at < len(line):
@@ -293,8 +294,9 @@ def _read(header_values: list[str]) -> Iterator[tuple[str, list[tuple[str, str |
                 at = parameter.end()
             if at < len(line) and line[at] != ",":
                 _fail(line, at)
-            yield extension[1], pairs
+            extensions.append((extension[1], pairs))
             at = _skip(line, at)
+    return extensions
 
 
 def _skip(line: str, at: int) -> int:
