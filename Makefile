@@ -20,17 +20,18 @@ sanitized := build/sanitize-$(version)
 .PHONY: help demo test lint types docs sanitize fuzz bench clean build venv
 
 help:
-	@echo 'make demo      build, then time an echo server and client over TCP and TLS'
-	@echo 'make test      build, then run the tests; PYTEST_ARGS="-k ping" chooses some'
-	@echo 'make lint      style of the Python, Cython and C sources'
-	@echo 'make types     the annotations, and the stubs against the built modules'
-	@echo 'make docs      the documentation, into docs/_build/html'
-	@echo 'make sanitize  the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer'
-	@echo 'make fuzz      random bytes for the codec and the upgrade, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
-	@echo 'make bench     figures and charts of picows and other libraries; BENCH_ARGS="--quick" takes 3 minutes, not 15'
-	@echo 'make count     instructions and system calls of a frame, by valgrind; COUNT_ARGS="--compare old.json" compares'
-	@echo 'make scaling   echo over one and over two threads; SCALING_ARGS="--own-load" leaves out other processes'
-	@echo 'make clean     remove all that the other targets made'
+	@echo 'make demo         build, then time an echo server and client over TCP and TLS'
+	@echo 'make test         build, then run the tests; PYTEST_ARGS="-k ping" chooses some'
+	@echo 'make lint         style of the Python, Cython and C sources'
+	@echo 'make types        the annotations, and the stubs against the built modules'
+	@echo 'make docs         the documentation, into docs/_build/html'
+	@echo 'make sanitize     the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer'
+	@echo 'make fuzz         random bytes for the codec and the upgrade, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
+	@echo 'make conformance  the Autobahn testsuite, by the program that AUTOBAHN names; CONFORMANCE_ARGS="--quick" for a part'
+	@echo 'make bench        figures and charts of picows and other libraries; BENCH_ARGS="--quick" takes 3 minutes, not 15'
+	@echo 'make count        instructions and system calls of a frame, by valgrind; COUNT_ARGS="--compare old.json" compares'
+	@echo 'make scaling      echo over one and over two threads; SCALING_ARGS="--own-load" leaves out other processes'
+	@echo 'make clean        remove all that the other targets made'
 	@echo 'PYTHON=$(PYTHON) chooses the interpreter.'
 
 demo: build
@@ -79,6 +80,11 @@ fuzz: build
 bench: build
 	@$(call install,requirements-benchmark.txt)
 	@$(python) -m examples.benchmark --json docs/images/benchmark.json --charts docs/images $(BENCH_ARGS)
+
+# The testsuite is no part of this, and wants an old Python: docs/conformance.rst says how to get it.
+.PHONY: conformance
+conformance: build
+	@$(python) -m conformance.run $(CONFORMANCE_ARGS)
 
 # The first needs no quiet machine, the second does.
 .PHONY: count scaling

@@ -63,6 +63,11 @@ def extensions():
         Extension("picows._codec", ["picows/_codec.pyx"], depends=interface("picows/_codec.pxd", "picows/_native/*")),
         Extension("picows._fields", ["picows/_fields.pyx"]),
         Extension(
+            "picows._messages",
+            ["picows/_messages.pyx"],
+            depends=interface("picows/_codec.pxd", "picows/_messages.pxd", "picows/_native/*"),
+        ),
+        Extension(
             "picows.picows",
             ["picows/picows.pyx"],
             depends=interface("picows/*.pxd", "picows/*.pxi", "picows/_native/*"),

@@ -15,8 +15,10 @@ ARROWS: dict[str, set[str]] = {
     "url": {"errors"},
     "_fields": set(),
     "upgrade": {"_fields", "errors", "url"},
+    "deflate": {"errors"},
     "_codec": set(),
-    "picows": {"_codec", "errors", "upgrade"},
+    "_messages": {"_codec"},
+    "picows": {"_codec", "_messages", "errors", "upgrade"},
     "proxy": {"errors", "url"},
     "api": {"errors", "picows", "proxy", "upgrade", "url"},
     "__init__": {"api", "errors", "picows", "upgrade", "url"},
@@ -76,7 +78,7 @@ def test_the_public_interface_needs_no_c_of_ours() -> None:
     assert not re.search(r"_native|cdef extern|\bcimport\b", code)
 
 
-@pytest.mark.parametrize("module", ["errors", "url", "upgrade", "_codec", "_fields"])
+@pytest.mark.parametrize("module", ["errors", "url", "upgrade", "deflate", "_codec", "_fields", "_messages"])
 def test_what_knows_bytes_only_knows_no_event_loop(module: str) -> None:
     for path in sources_of(module):
         text = path.read_text(encoding="utf-8")

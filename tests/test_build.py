@@ -12,6 +12,7 @@ import pytest
 
 import picows
 import picows._codec
+import picows._messages
 import picows.picows
 
 CHECKOUT = Path(__file__).parents[1]
@@ -21,7 +22,7 @@ def requirement_names(text: str) -> set[str]:
     return {re.split(r"[\s;<>=#]", line)[0] for line in text.splitlines() if re.match(r"\w", line)}
 
 
-@pytest.mark.parametrize("module", [picows._codec, picows.picows])
+@pytest.mark.parametrize("module", [picows._codec, picows._messages, picows.picows])
 def test_the_compiled_module_is_loaded(module: object) -> None:
     assert str(module.__file__).endswith(sysconfig.get_config_var("EXT_SUFFIX"))  # type: ignore[attr-defined]
 

@@ -10,6 +10,7 @@
  *
  * The validator is a finite automaton. Each byte has a row of 64 bits which holds the next state of every state; a
  * state is the position of its six bits in the row, so that one shift is one step. Absent entries are zero, REJECT.
+ * Long text is compared in vectors instead, and the automaton looks at its ends.
  */
 #ifndef PICOWS_UTF8_H
 #define PICOWS_UTF8_H
@@ -57,8 +58,8 @@ static const uint64_t picows_utf8_rows[256] = {
 #undef TAIL
 #undef LEAD
 
-/* The state after the n bytes at p, begun in `state`. */
-static inline uint32_t picows_utf8(uint32_t state, const uint8_t *p, size_t n)
+/* One byte after the other, words of ASCII at once. */
+static inline uint32_t picows_utf8_bytewise(uint32_t state, const uint8_t *p, size_t n)
 {
     while (n) {
         size_t step = n < 8 ? n : 8;
@@ -76,6 +77,114 @@ static inline uint32_t picows_utf8(uint32_t state, const uint8_t *p, size_t n)
             state = picows_utf8_rows[*p++] >> state & 63;
     }
     return state;
+}
+
+#if defined(__GNUC__)
+
+/* Whether a byte is wrong depends on the three in front of it only, so 16 bytes are compared with their neighbours at
+ * once. In the comparisons 80..FF are negative: 80..BF, which go on with a character, are the bytes below C0. */
+typedef int8_t picows_utf8_lane __attribute__((vector_size(16)));
+typedef uint8_t picows_utf8_bytes __attribute__((vector_size(16)));
+typedef uint64_t picows_utf8_words __attribute__((vector_size(16)));
+
+static inline picows_utf8_lane picows_utf8_load(const uint8_t *p)
+{
+    picows_utf8_lane lane;
+    memcpy(&lane, p, sizeof lane);
+    return lane;
+}
+
+static inline int picows_utf8_any(picows_utf8_lane lane)
+{
+    const picows_utf8_words words = (picows_utf8_words)lane;
+    return (words[0] | words[1]) != 0;
+}
+
+static inline int picows_utf8_ascii(picows_utf8_lane lane)
+{
+    const picows_utf8_words words = (picows_utf8_words)lane;
+    return !((words[0] | words[1]) & UINT64_C(0x8080808080808080));
+}
+
+#define BYTE(value) ((int8_t)((value) - 0x100))
+
+/* Not zero where one of the 16 bytes at p is wrong. */
+static inline picows_utf8_lane picows_utf8_errors(const uint8_t *p)
+{
+    const picows_utf8_lane byte = picows_utf8_load(p), before = picows_utf8_load(p - 1);
+    const picows_utf8_bytes before1 = (picows_utf8_bytes)before;
+    const picows_utf8_bytes before2 = (picows_utf8_bytes)picows_utf8_load(p - 2);
+    const picows_utf8_bytes before3 = (picows_utf8_bytes)picows_utf8_load(p - 3);
+    const picows_utf8_lane due = (before1 >= 0xC0) | (before2 >= 0xE0) | (before3 >= 0xF0);
+
+    return (due ^ (byte < BYTE(0xC0)))
+        | ((byte & BYTE(0xFE)) == BYTE(0xC0)) | ((picows_utf8_bytes)byte >= 0xF5)
+        | ((before == BYTE(0xE0)) & (byte < BYTE(0xA0))) | ((before == BYTE(0xED)) & (byte >= BYTE(0xA0)))
+        | ((before == BYTE(0xF0)) & (byte < BYTE(0x90))) | ((before == BYTE(0xF4)) & (byte >= BYTE(0x90)));
+}
+
+#undef BYTE
+
+/* Whether one of the 64 bytes at p is wrong. */
+static inline int picows_utf8_wrong(const uint8_t *p)
+{
+    const picows_utf8_lane all =
+        picows_utf8_load(p) | picows_utf8_load(p + 16) | picows_utf8_load(p + 32) | picows_utf8_load(p + 48);
+    if (picows_utf8_ascii(all))
+        return p[-1] >= 0xC0 || p[-2] >= 0xE0 || p[-3] >= 0xF0;
+    return picows_utf8_any(picows_utf8_errors(p) | picows_utf8_errors(p + 16)
+        | picows_utf8_errors(p + 32) | picows_utf8_errors(p + 48));
+}
+
+/* At least 32 bytes. Out of line: its callers are hot, and seldom come here. */
+static __attribute__((noinline)) uint32_t picows_utf8_long(uint32_t state, const uint8_t *p, size_t n)
+{
+    const uint8_t *const end = p + n;
+
+    /* A character begun in an earlier piece ends within three bytes. All others are looked at without a state. */
+    if (state == PICOWS_UTF8_ACCEPT && picows_utf8_ascii(picows_utf8_load(p))) {
+        p += 16;
+    } else {
+        state = picows_utf8_bytewise(state, p, 3);
+        if (state == PICOWS_UTF8_REJECT)
+            return state;
+        p += 3;
+    }
+
+    /* The last block, and the last lane, may overlap the one before. */
+    if (n >= 3 + 64) {
+        for (; p < end; p += 64) {
+            if (end - p < 64)
+                p = end - 64;
+            if (picows_utf8_wrong(p))
+                return PICOWS_UTF8_REJECT;
+        }
+    } else {
+        for (; p < end; p += 16) {
+            if (end - p < 16)
+                p = end - 16;
+            if (picows_utf8_any(picows_utf8_errors(p)))
+                return PICOWS_UTF8_REJECT;
+        }
+    }
+
+    /* The last character may be incomplete. It begins in the last three bytes then. */
+    for (size_t i = 1; i <= 3; i++)
+        if (*(end - i) >= 0xC0)
+            return picows_utf8_bytewise(PICOWS_UTF8_ACCEPT, end - i, i);
+    return PICOWS_UTF8_ACCEPT;
+}
+
+#endif
+
+/* The state after the n bytes at p, begun in `state`. */
+static inline uint32_t picows_utf8(uint32_t state, const uint8_t *p, size_t n)
+{
+#if defined(__GNUC__)
+    if (n >= 32)
+        return picows_utf8_long(state, p, n);
+#endif
+    return picows_utf8_bytewise(state, p, n);
 }
 
 #endif

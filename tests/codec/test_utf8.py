@@ -68,6 +68,37 @@ def test_every_cut_and_every_place_in_a_word(character: str) -> None:
             assert is_utf8(data[:cut], b"\xff", data[cut:]) is False
 
 
+@pytest.mark.parametrize("around", ["a", "é", "€", "😀"])
+def test_every_edge_at_every_place_of_long_text(around: str) -> None:
+    # Long enough for every block that is compared at once, for its end, and for the bytes in front of it.
+    for size in (32, 35, 66, 67, 68, 131, 140):
+        text = bytearray((around * size).encode()[:size])
+        for place, edge in product(range(size), EDGES):
+            data = bytes(text[:place]) + bytes([edge]) + bytes(text[place + 1 :])
+            if not surrogate_cut(data):
+                assert is_utf8(data) is expected(data), data
+
+
+BOUNDARIES = "80 c180 c27f e09f80 e0a07f ed9f80 eda080 ee8080 efbfbf f08f8080 f0908080 f48fbfbf f4908080 f5808080 f09080"
+
+
+@pytest.mark.parametrize("sequence", BOUNDARIES.split())
+def test_every_boundary_of_the_grammar_at_every_place(sequence: str) -> None:
+    for before, after in product(range(70), (0, 1, 2, 3, 31, 67)):
+        data = b"x" * before + bytes.fromhex(sequence) + b"x" * after
+        if not surrogate_cut(data):
+            assert is_utf8(data) is expected(data), data
+
+
+@pytest.mark.parametrize("character", ["a", "é", "€", "😀"])
+def test_every_cut_of_long_text(character: str) -> None:
+    data = (character * 150).encode()[:150]
+    for cut in range(len(data) + 1):
+        assert is_utf8(data[:cut], data[cut:]) is expected(data)
+        assert is_utf8(data[:cut]) is expected(data[:cut])
+        assert is_utf8(data[:cut], b"\xff" + data[cut:]) is False
+
+
 @pytest.mark.parametrize("error", [b"\x80", b"\xc3x", b"\xe2\x82x", b"\xff", b"\xc0"])
 def test_no_valid_text_makes_up_for_an_error(error: bytes) -> None:
     for before, after in product(range(18), range(16, 24)):

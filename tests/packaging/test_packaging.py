@@ -16,10 +16,10 @@ BUILT = (".so", ".pyd", ".o", ".c", ".html", ".pyc")
 
 
 def test_the_compiled_modules_are_the_installed_ones(installation: Installation) -> None:
-    printed = installation.run(
-        "-c", "import picows._codec, picows.picows; print(picows._codec.__file__, picows.picows.__file__)"
-    )
-    for file, name in zip(printed.split(), ("_codec", "picows")):
+    names = ("_codec", "_messages", "picows")
+    imports = ", ".join(f"picows.{name}" for name in names)
+    printed = installation.run("-c", f"import {imports}; print(*(module.__file__ for module in ({imports})))")
+    for file, name in zip(printed.split(), names):
         assert file == str(installation.site / "picows" / name) + sysconfig.get_config_var("EXT_SUFFIX")
 
 
@@ -39,7 +39,7 @@ def test_the_wheel_holds_what_cython_and_type_checkers_read(installation: Instal
     assert {"picows/picows.pxd", "picows/picows.pyi", "picows/py.typed"} <= sources
     assert sources <= names
     extensions = {name for name in names if name.endswith(sysconfig.get_config_var("EXT_SUFFIX"))}
-    assert {Path(name).name.split(".")[0] for name in extensions} == {"_codec", "_fields", "picows"}
+    assert {Path(name).name.split(".")[0] for name in extensions} == {"_codec", "_fields", "_messages", "picows"}
     metadata = {name for name in names if ".dist-info/" in name}
     assert names - metadata - extensions == sources
 
