@@ -1,6 +1,7 @@
 """WebSocket client and server for asyncio (RFC 6455): frames parsed where they lie, plain callbacks, Cython speed."""
 
 from .api import ws_connect, ws_create_server
+from .deflate import WSDeflate
 from .errors import (
     WSError,
     WSHandshakeError,
@@ -36,6 +37,7 @@ __all__ = [
     "WSCloseCode",
     "WSCloseHandshake",
     "WSCloseInfo",
+    "WSDeflate",
     "WSError",
     "WSFrame",
     "WSHandshakeError",

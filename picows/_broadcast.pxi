@@ -1,6 +1,6 @@
 # The same frame to many connections.
 
-def ws_broadcast(transports, WSMsgType msg_type, message, bint fin=True):
+def ws_broadcast(transports, WSMsgType msg_type, message, bint fin=True, compress=None):
     """Send one frame to many connections.
 
     For server-side transports the frame is built once and handed to each by one write; what the peers do not take at
@@ -11,6 +11,8 @@ def ws_broadcast(transports, WSMsgType msg_type, message, bint fin=True):
     :param msg_type: as for :meth:`WSTransport.send`
     :param message: as for :meth:`WSTransport.send`
     :param fin: whether this is the last frame of its message
+    :param compress: as for :meth:`WSTransport.send`. A whole message is compressed once for all connections that
+        agreed on the same settings.
     :returns: how many transports took it
     :raises TypeError: for a message of another type, or something else among `transports`; nothing is sent
     :raises ValueError: as for :meth:`WSTransport.send`; nothing is sent
@@ -21,6 +23,7 @@ def ws_broadcast(transports, WSMsgType msg_type, message, bint fin=True):
         Py_buffer view
         Connection connection
         bytes frame = None
+        dict deflated = {}                  # by the settings: the payload, and the frame of a server
         Py_ssize_t taken = 0
     check_data_or_ping(msg_type)
     for target in targets:
@@ -35,12 +38,14 @@ def ws_broadcast(transports, WSMsgType msg_type, message, bint fin=True):
             if not can_send(connection):
                 continue
             try:
-                if connection.is_client:
+                if connection.deflater is not None and not msg_type & 8:
+                    taken += broadcast_deflated(connection, msg_type, message, &view, fin, compress, deflated)
+                elif connection.is_client:
                     taken += send_frame(
                         connection, msg_type, <const uint8_t*>view.buf, view.len, fin, False, False, False)
                 elif may_queue(connection, msg_type, view.len):
                     if frame is None:
-                        frame = unmasked_frame(msg_type, <const uint8_t*>view.buf, view.len, fin)
+                        frame = unmasked_frame(msg_type, <const uint8_t*>view.buf, view.len, fin, False)
                     if connection.debug:
                         log_sent_frame(connection, msg_type, view.len, fin)
                     write_whole_frame(connection, frame)
@@ -52,9 +57,33 @@ def ws_broadcast(transports, WSMsgType msg_type, message, bint fin=True):
     return taken
 
 
-cdef bytes unmasked_frame(WSMsgType msg_type, const uint8_t* payload, Py_ssize_t size, bint fin):
+cdef bint broadcast_deflated(Connection connection, WSMsgType msg_type, message, Py_buffer* view, bint fin, compress,
+                             dict deflated) except -1:
+    cdef bytes payload, frame
+    if not fin or msg_type == WSMsgType.CONTINUATION or not is_deflated(connection, msg_type, view.len, fin, compress):
+        # Fragments belong to the stream of their connection.
+        return send_deflated(connection, msg_type, message, fin, False, False, False, compress)
+    if not may_queue(connection, msg_type, view.len):
+        return False
+    deflater = connection.deflater
+    if deflater.key not in deflated:
+        payload = deflate.compress_fresh(deflater.key, borrowed(view))
+        deflated[deflater.key] = payload, unmasked_frame(
+            msg_type, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), fin, True)
+    payload, frame = deflated[deflater.key]
+    # The next message must not refer past this one, which our side of the stream does not know.
+    deflater.forget()
+    if connection.is_client:
+        write_frame(connection, msg_type, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), fin,
+                    True, False, False)
+    else:
+        write_whole_frame(connection, frame)
+    return True
+
+
+cdef bytes unmasked_frame(WSMsgType msg_type, const uint8_t* payload, Py_ssize_t size, bint fin, bint rsv1):
     cdef bytes frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header_size(size, False) + size)
-    build_frame(<uint8_t*>PyBytes_AS_STRING(frame), msg_type, payload, size, fin, False, False, False, False, 0)
+    build_frame(<uint8_t*>PyBytes_AS_STRING(frame), msg_type, payload, size, fin, rsv1, False, False, False, 0)
     return frame
 
 

@@ -161,6 +161,9 @@ cdef int close_with(Connection connection, int code, bytes reason) except -1:
 
 
 cdef int protocol_error(Connection connection, Status status) except -1:
+    if (status == ERR_FRAME_TOO_BIG and connection.messages is not None
+            and connection.messages.room() < connection.options.max_frame_size):
+        return peer_failed(connection, WSCloseCode.MESSAGE_TOO_BIG, message_status_sentence(ERR_MESSAGE_TOO_BIG))
     return peer_failed(connection, status_close_code(status), status_sentence(status))
 
 

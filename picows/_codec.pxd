@@ -69,12 +69,18 @@ cdef struct Reader:
     Header header           # of the frame at `start`, once it is known
 
 
+# From the next frame on another limit holds, for a frame too whose header has been looked at.
+cdef inline void reader_limit(Reader* r, uint64_t max_frame_size) noexcept nogil:
+    # Half the address space: the sum of header and payload cannot overflow, nor become a negative Py_ssize_t.
+    r.max_frame_size = min(max_frame_size, <uint64_t>(SIZE_MAX // 2 - MAX_HEADER_SIZE))
+    r.header.size = 0
+
+
 # Prepare a reader without a buffer. max_frame_size limits the payload of every frame, in bytes.
 cdef inline void reader_init(Reader* r, bint expect_masked, uint64_t max_frame_size) noexcept nogil:
     memset(r, 0, sizeof(Reader))
     r.expect_masked = expect_masked != 0
-    # Half the address space: the sum of header and payload cannot overflow, nor become a negative Py_ssize_t.
-    r.max_frame_size = min(max_frame_size, <uint64_t>(SIZE_MAX // 2 - MAX_HEADER_SIZE))
+    reader_limit(r, max_frame_size)
 
 
 cdef inline size_t reader_unread(const Reader* r) noexcept nogil:

@@ -20,6 +20,8 @@ cdef class WSFrame:
     cpdef bytes get_payload_as_bytes(self):
         """The payload, copied to a new `bytes`."""
         check_frame(self)
+        if type(self._buffer) is bytes and self.payload_size == PyBytes_GET_SIZE(self._buffer):
+            return <bytes>self._buffer
         return PyBytes_FromStringAndSize(self.payload_ptr, self.payload_size)
 
     cpdef str get_payload_as_utf8_text(self):
@@ -67,7 +69,8 @@ cdef class WSFrame:
         # The block is what the view has to keep, not the frame.
         view.obj = self._buffer
         fill_view(view, self.payload_ptr, self.payload_size, True, flags)
-        ws_atomic_add(&(<ReadBuffer>self._buffer).views, 1)
+        if type(self._buffer) is ReadBuffer:
+            ws_atomic_add(&(<ReadBuffer>self._buffer).views, 1)
 
     def __str__(self):
         check_frame(self)
@@ -109,6 +112,18 @@ cdef inline void fill_frame(WSFrame frame, Reader* reader, ReadBuffer buffer) no
     frame.last_in_buffer = reader.frame.last_in_buffer
     if frame._buffer is not buffer:
         frame._buffer = buffer
+
+
+cdef inline void fill_message(WSFrame frame, Reader* reader, ReadBuffer buffer, MessageAssembler messages) noexcept:
+    """A whole message, in the frame that ends it."""
+    fill_frame(frame, reader, buffer)
+    frame.payload_ptr = <char*>messages.payload
+    frame.payload_size = <Py_ssize_t>messages.size
+    frame.msg_type = <WSMsgType>messages.opcode
+    frame.rsv1 = False
+    if messages.owner is not None:
+        frame._buffer = messages.owner
+        messages.release()
 
 
 cdef inline void empty_frame(WSFrame frame) noexcept:

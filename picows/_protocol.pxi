@@ -31,12 +31,16 @@ cdef class ConnectionOptions:
         Py_ssize_t max_write_buffer_size    # 0: no limit
         WSSlowPeerPolicy slow_peer
         double receive_timeout              # 0: none
+        object compression                  # a WSDeflate or None
+        bint assemble_messages
+        uint64_t max_message_size
 
     def __init__(self, *, listener_factory, bint is_client_side, bint disconnect_on_exception, handshake_timeout, logger,
                  bint enable_auto_ping, double auto_ping_idle_timeout, double auto_ping_reply_timeout,
                  auto_ping_strategy, bint enable_auto_pong, uint64_t max_frame_size, Py_ssize_t read_buffer_init_size,
                  bint coalesce_writes, bint enable_auto_close, Py_ssize_t max_write_buffer_size,
-                 WSSlowPeerPolicy slow_peer, double receive_timeout):
+                 WSSlowPeerPolicy slow_peer, double receive_timeout, compression, bint assemble_messages,
+                 uint64_t max_message_size):
         self.listener_factory = listener_factory
         self.is_client_side = is_client_side
         self.disconnect_on_exception = disconnect_on_exception
@@ -53,6 +57,9 @@ cdef class ConnectionOptions:
         self.max_write_buffer_size = max_write_buffer_size
         self.slow_peer = slow_peer
         self.receive_timeout = receive_timeout
+        self.compression = compression
+        self.assemble_messages = assemble_messages or compression is not None
+        self.max_message_size = max_message_size
         # Half of the shared block at most: the rest has to have room behind it.
         self.small_frame_limit = min(read_buffer_init_size, SHARED_READ_SIZE // 2)
 
@@ -72,6 +79,8 @@ cdef class Connection:
         ReadBuffer lent             # what get_buffer gave out last
         Py_ssize_t large_frame      # the size of the last frame that did not come in one read, 0 after a smaller one
         WriteBuffer gathered        # None while frames leave one by one
+        MessageAssembler messages   # None while the listener wants frames
+        object deflater             # None: no compression was agreed on
         object loop
         object request              # client: the WSUpgradeRequest to be sent, ...
         object is_secure            # ... and whether its URL says wss; None: what the transport says
@@ -100,6 +109,8 @@ cdef class Connection:
         bint close_received
         bint closes_when_answered   # close() waits for the peer's CLOSE
         bint writing_paused
+        bint deflating              # a message that is being sent in fragments is compressed
+        bint message_under_way      # so the next frame may have less than max_frame_size allows
         bint awaits_pong
         bint measuring
         bint writing_closed
@@ -112,7 +123,8 @@ cdef class Connection:
         self.is_client = options.is_client_side
         self.fd = -1
         self.debug = options.logger.isEnabledFor(PICOWS_DEBUG_LL)
-        self.handshake = ResponseReader(request) if self.is_client else RequestReader()
+        self.handshake = (ResponseReader(request, options.compression) if self.is_client
+                          else RequestReader(options.compression))
         self.request = request
         reader_init(&self.reader, not self.is_client, options.max_frame_size)
 
@@ -326,6 +338,8 @@ cdef class Connection:
     def _open(self, WSListener listener):
         cancel_timer(self)
         self.listener = listener
+        if self.options.assemble_messages:
+            start_messages(self, self.handshake.agreement)
         self.state = STATE_OPEN
         start_auto_ping(self)
         try:
@@ -476,7 +490,10 @@ cdef int deliver_frames(Connection connection) except -1:
                 if status != STATUS_NEED_MORE:
                     protocol_error(connection, status)
                 break
-            fill_frame(frame, &connection.reader, connection.buffer)
+            if connection.messages is None:
+                fill_frame(frame, &connection.reader, connection.buffer)
+            elif not next_message(connection, frame):
+                continue
             if connection.debug:
                 connection.options.logger.log(PICOWS_DEBUG_LL, "received %s", str(frame))
             if not frame.last_in_buffer and connection.options.coalesce_writes:
@@ -499,6 +516,52 @@ cdef int deliver_frames(Connection connection) except -1:
         if Py_REFCNT(frame) == 1 and memory.frame is None:
             memory.frame = frame
     return 0
+
+
+cdef int start_messages(Connection connection, agreement) except -1:
+    """From now on the listener sees whole messages."""
+    inflater = None
+    if agreement is not None:
+        inflater = agreement.inflater(connection.is_client)
+        connection.deflater = agreement.deflater(connection.is_client)
+    connection.messages = MessageAssembler(connection.options.max_message_size, inflater)
+    limit_next_frame(connection)
+    return 0
+
+
+cdef inline void limit_next_frame(Connection connection) noexcept:
+    # Before memory is taken for it.
+    reader_limit(&connection.reader, min(connection.options.max_frame_size, <uint64_t>connection.messages.room()))
+
+
+cdef int next_message(Connection connection, WSFrame frame) except -1:
+    """Take the frame that was read; whether `frame` is now something for the listener."""
+    cdef:
+        MessageAssembler messages = connection.messages
+        MessageStatus status
+    if connection.reader.frame.opcode & 8:
+        status = messages.check_control(&connection.reader.frame)
+        if status == MESSAGE_MORE:
+            fill_frame(frame, &connection.reader, connection.buffer)
+            return True
+    else:
+        try:
+            status = messages.feed(&connection.reader.frame)
+        except WSProtocolError as error:
+            peer_failed(connection, error.code, str(error).encode())
+            return False
+        if status == MESSAGE_READY:
+            fill_message(frame, &connection.reader, connection.buffer, messages)
+            if connection.message_under_way:
+                connection.message_under_way = False
+                limit_next_frame(connection)
+            return True
+        if status == MESSAGE_MORE:
+            connection.message_under_way = True
+            limit_next_frame(connection)
+            return False
+    peer_failed(connection, message_status_close_code(status), message_status_sentence(status))
+    return False
 
 
 cdef inline bint is_compiled(WSListener listener) noexcept:
@@ -574,8 +637,9 @@ cdef inline void let_go(Connection connection) noexcept:
 
 
 cdef inline bint awaits_rest(Connection connection) noexcept:
-    """Whether part of a frame has come."""
-    return connection.state == STATE_OPEN and not connection.close_received and reader_unread(&connection.reader) != 0
+    """Whether part of a frame or of a message has come."""
+    return connection.state == STATE_OPEN and not connection.close_received and (
+        reader_unread(&connection.reader) != 0 or connection.message_under_way)
 
 
 cdef inline void cancel_stall_timer(Connection connection):

@@ -56,7 +56,8 @@ cdef class WSTransport:
     def __init__(self):
         raise TypeError("a WSTransport is made by ws_connect and ws_create_server only")
 
-    cpdef send(self, WSMsgType msg_type, message, bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False):
+    cpdef send(self, WSMsgType msg_type, message, bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False,
+               compress=None):
         """Send one frame (RFC 6455 5.2).
 
         :param msg_type: CONTINUATION, TEXT, BINARY, PING or PONG; a CLOSE is sent by :meth:`send_close`
@@ -64,6 +65,8 @@ cdef class WSTransport:
             bytearray, memoryview, a `WSFrame`, ...). It is sent or copied before the call returns.
         :param fin: whether this is the last frame of its message
         :param rsv1: the first reserved bit, for an extension; likewise `rsv2` and `rsv3`
+        :param compress: where compression was agreed on, whether to compress this message: None: if it has `min_size`
+            bytes, or begins with this fragment. The first fragment decides for a message.
         :returns: whether it was taken: False when the connection cannot send any more, and when it was dropped because
             of a slow peer (`WSSlowPeerPolicy`)
         :raises TypeError: for a message of another type
@@ -72,6 +75,8 @@ cdef class WSTransport:
         """
         cdef Connection connection = checked_connection(self, "send")
         check_data_or_ping(msg_type)
+        if connection.deflater is not None and not msg_type & 8:
+            return True if send_deflated(connection, msg_type, message, fin, rsv1, rsv2, rsv3, compress) else False
         return True if send_message(connection, msg_type, message, fin, rsv1, rsv2, rsv3) else False
 
     cpdef send_reuse_external_bytearray(self, WSMsgType msg_type, bytearray buffer, Py_ssize_t msg_offset,
@@ -329,9 +334,18 @@ cdef inline int check_control(WSMsgType msg_type, Py_ssize_t size, bint fin) exc
     return 0
 
 
-cdef int send_frame(Connection connection, WSMsgType msg_type, const uint8_t* payload, Py_ssize_t size, bint fin,
-                    bint rsv1, bint rsv2, bint rsv3) except -1:
+cdef inline int send_frame(Connection connection, WSMsgType msg_type, const uint8_t* payload, Py_ssize_t size, bint fin,
+                           bint rsv1, bint rsv2, bint rsv3) except -1:
     """Build one frame and write it, unless the peer is too slow; `payload` is read before this returns."""
+    check_control(msg_type, size, fin)
+    if not may_queue(connection, msg_type, size):
+        return False
+    write_frame(connection, msg_type, payload, size, fin, rsv1, rsv2, rsv3)
+    return True
+
+
+cdef int write_frame(Connection connection, WSMsgType msg_type, const uint8_t* payload, Py_ssize_t size, bint fin,
+                     bint rsv1, bint rsv2, bint rsv3) except -1:
     cdef:
         ThreadMemory memory = connection.memory
         bint masked = connection.is_client
@@ -341,33 +355,28 @@ cdef int send_frame(Connection connection, WSMsgType msg_type, const uint8_t* pa
         size_t head
         Py_ssize_t done, chunk, sent
         bytes frame
-    check_control(msg_type, size, fin)
-    if not may_queue(connection, msg_type, size):
-        return False
     if connection.debug:
         log_sent_frame(connection, msg_type, size, fin)
     if connection.gathered is not None:
         out = room_to_gather(connection, header_size(size, masked) + size)
         if out != NULL:
             build_frame(out, msg_type, payload, size, fin, rsv1, rsv2, rsv3, masked, key)
-            return True
+            return 0
     if not goes_direct(connection):
         # The transport may keep what it is given: it gets bytes of its own, built in one pass.
         frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header_size(size, masked) + size)
         build_frame(<uint8_t*>PyBytes_AS_STRING(frame), msg_type, payload, size, fin, rsv1, rsv2, rsv3, masked, key)
-        write_to_transport(connection, frame)
-        return True
+        return write_to_transport(connection, frame)
     if size <= SCRATCH_SIZE and (masked or size <= COPY_LIMIT):
         head = build_frame(memory.scratch, msg_type, payload, size, fin, rsv1, rsv2, rsv3, masked, key)
-        write_bytes(connection, memory.scratch, <Py_ssize_t>head + size)
-        return True
+        return write_bytes(connection, memory.scratch, <Py_ssize_t>head + size)
     head = write_header(header, msg_type, fin, rsv1, rsv2, rsv3, size, masked, key)
     if not masked:
         # Large and unmasked: the kernel takes header and payload from where they lie.
         sent = ws_send2(connection.fd, header, head, payload, size)
         if sent < <Py_ssize_t>head + size:
-            queue_rest(connection, header, head, payload, size, sent, 0, 0)
-        return True
+            return queue_rest(connection, header, head, payload, size, sent, 0, 0)
+        return 0
     # Larger than the scratch memory, and masked: chunk by chunk.
     memcpy(memory.scratch, header, head)
     done = 0
@@ -380,8 +389,8 @@ cdef int send_frame(Connection connection, WSMsgType msg_type, const uint8_t* pa
             break
         head = 0
     if sent < <Py_ssize_t>head + chunk:
-        queue_rest(connection, memory.scratch, head + chunk, payload + done, size - done, sent, masked, key)
-    return True
+        return queue_rest(connection, memory.scratch, head + chunk, payload + done, size - done, sent, masked, key)
+    return 0
 
 
 cdef inline size_t build_frame(uint8_t* out, WSMsgType msg_type, const uint8_t* payload, Py_ssize_t size, bint fin,
@@ -406,6 +415,8 @@ cdef int send_in_place(Connection connection, WSMsgType msg_type, uint8_t* paylo
     if not can_send(connection):
         return 0
     check_control(msg_type, size, fin)
+    if connection.deflater is not None and not msg_type & 8:
+        check_not_deflated(connection, msg_type, rsv1)
     if not may_queue(connection, msg_type, size):
         return False
     key = next_mask(connection.memory) if masked else 0

@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import Any, TypeVar, Union, cast
 from urllib.parse import urldefrag, urljoin
 
+from .deflate import WSDeflate
 from .errors import WSHandshakeError, WSInvalidStatusError
 from .picows import (
     ConnectionOptions,
@@ -84,6 +85,9 @@ async def ws_connect(
     max_write_buffer_size: int | None = None,
     slow_peer: WSSlowPeerPolicy = WSSlowPeerPolicy.DISCONNECT,
     receive_timeout: float | None = None,
+    assemble_messages: bool = False,
+    max_message_size: int = 10 * 1024 * 1024,
+    compression: WSDeflate | None = None,
     **kwargs: Any,
 ) -> tuple[WSTransport, _Listener]:
     """Connect to a websocket server (RFC 6455 section 4.1).
@@ -172,8 +176,20 @@ async def ws_connect(
         ``DROP_NEWEST``: do not send the frame, `send` returns False; ``RAISE``: `send` raises
         :class:`WSSlowPeerError`.
     :param receive_timeout:
-        How many seconds the rest of a frame may keep us waiting without a byte received, before
-        CLOSE(POLICY_VIOLATION) is sent. None: no limit.
+        How many seconds the rest of a frame, or of a message that is assembled, may keep us
+        waiting without a byte received, before CLOSE(POLICY_VIOLATION) is sent. None: no limit.
+    :param assemble_messages:
+        Whether ``on_ws_frame`` gets whole messages (TEXT or BINARY, ``fin`` set) and control
+        frames, in place of frames as they come. Fragments are joined, and their order, the
+        reserved bits and the UTF-8 of TEXT are checked; a faulty message ends the connection by
+        the close code that fits and never reaches the listener.
+    :param max_message_size:
+        The largest message in bytes, decompressed, that is assembled. For a larger one
+        CLOSE(MESSAGE_TOO_BIG) is sent, before memory is taken for it. `max_frame_size` bounds each
+        frame of it as well.
+    :param compression:
+        The settings of permessage-deflate (RFC 7692): a client offers it, a server takes an offer.
+        Messages are then assembled. None: no compression.
     :param kwargs:
         Further arguments for :meth:`asyncio.loop.create_connection`: ``server_hostname`` (default:
         the host of the URL), ``ssl_handshake_timeout``, ``ssl_shutdown_timeout``, ``family``,
@@ -221,8 +237,11 @@ async def ws_connect(
         max_write_buffer_size=max_write_buffer_size,
         slow_peer=slow_peer,
         receive_timeout=receive_timeout,
+        assemble_messages=assemble_messages,
+        max_message_size=max_message_size,
+        compression=compression,
     )
-    target = _Target(parse_url(url), _header_list(extra_headers), dict(kwargs))
+    target = _Target(parse_url(url), _header_list(extra_headers), dict(kwargs), compression)
     request = target.request()
     redirects = 0
     while True:
@@ -282,6 +301,9 @@ async def ws_create_server(
     max_write_buffer_size: int | None = None,
     slow_peer: WSSlowPeerPolicy = WSSlowPeerPolicy.DISCONNECT,
     receive_timeout: float | None = None,
+    assemble_messages: bool = False,
+    max_message_size: int = 10 * 1024 * 1024,
+    compression: WSDeflate | None = None,
     **kwargs: Any,
 ) -> asyncio.Server:
     """Start a websocket server (RFC 6455 section 4.2).
@@ -342,8 +364,20 @@ async def ws_create_server(
         ``DROP_NEWEST``: do not send the frame, `send` returns False; ``RAISE``: `send` raises
         :class:`WSSlowPeerError`.
     :param receive_timeout:
-        How many seconds the rest of a frame may keep us waiting without a byte received, before
-        CLOSE(POLICY_VIOLATION) is sent. None: no limit.
+        How many seconds the rest of a frame, or of a message that is assembled, may keep us
+        waiting without a byte received, before CLOSE(POLICY_VIOLATION) is sent. None: no limit.
+    :param assemble_messages:
+        Whether ``on_ws_frame`` gets whole messages (TEXT or BINARY, ``fin`` set) and control
+        frames, in place of frames as they come. Fragments are joined, and their order, the
+        reserved bits and the UTF-8 of TEXT are checked; a faulty message ends the connection by
+        the close code that fits and never reaches the listener.
+    :param max_message_size:
+        The largest message in bytes, decompressed, that is assembled. For a larger one
+        CLOSE(MESSAGE_TOO_BIG) is sent, before memory is taken for it. `max_frame_size` bounds each
+        frame of it as well.
+    :param compression:
+        The settings of permessage-deflate (RFC 7692): a client offers it, a server takes an offer.
+        Messages are then assembled. None: no compression.
     :param kwargs:
         Further arguments for :meth:`asyncio.loop.create_server`: ``ssl``, ``backlog``,
         ``reuse_port``, ``start_serving`` and so on. A listening ``sock`` may be a Unix domain
@@ -384,6 +418,9 @@ async def ws_create_server(
         max_write_buffer_size=max_write_buffer_size,
         slow_peer=slow_peer,
         receive_timeout=receive_timeout,
+        assemble_messages=assemble_messages,
+        max_message_size=max_message_size,
+        compression=compression,
     )
     loop = asyncio.get_running_loop()
     protocol_factory = functools.partial(WSProtocol, options)
@@ -433,9 +470,10 @@ class _Target:
     url: WSParsedURL
     extra_headers: list[tuple[str, str]]
     kwargs: dict[str, Any]
+    compression: WSDeflate | None
 
     def request(self) -> WSUpgradeRequest:
-        return create_request(self.url, self.extra_headers)
+        return create_request(self.url, self.extra_headers, self.compression)
 
     def redirected(self, answer: WSInvalidStatusError) -> _Target:
         """Where a redirect leads."""
@@ -451,14 +489,14 @@ class _Target:
         if (url.scheme, url.host, url.port) == (self.url.scheme, self.url.host, self.url.port):
             if url.user_info is None:
                 url = replace(url, username=self.url.username, password=self.url.password)
-            return _Target(url, self.extra_headers, self.kwargs)
+            return replace(self, url=url)
         headers = [
             (name, value)
             for name, value in self.extra_headers
             if name.lower() not in _HEADERS_OF_ONE_ORIGIN
         ]
         kwargs = {name: value for name, value in self.kwargs.items() if name != "server_hostname"}
-        return _Target(url, headers, kwargs)
+        return replace(self, url=url, extra_headers=headers, kwargs=kwargs)
 
 
 def _is_redirect(answer: WSInvalidStatusError) -> bool:
@@ -514,6 +552,9 @@ def _check_options(
     max_write_buffer_size: int | None,
     slow_peer: WSSlowPeerPolicy,
     receive_timeout: float | None,
+    assemble_messages: bool,
+    max_message_size: int,
+    compression: WSDeflate | None,
     **others: Any,
 ) -> ConnectionOptions:
     """The options of a connection, once each of them has been found right."""
@@ -534,6 +575,9 @@ def _check_options(
     _check_member("slow_peer", slow_peer, WSSlowPeerPolicy)
     if receive_timeout is not None:
         _check_seconds("receive_timeout", receive_timeout)
+    _check_bool("assemble_messages", assemble_messages)
+    _check_int("max_message_size", max_message_size, 1)
+    _check_optional("compression", compression, WSDeflate)
     return ConnectionOptions(
         handshake_timeout=handshake_timeout,
         auto_ping_idle_timeout=auto_ping_idle_timeout,
@@ -549,6 +593,9 @@ def _check_options(
         max_write_buffer_size=max_write_buffer_size or 0,
         slow_peer=slow_peer,
         receive_timeout=receive_timeout or 0,
+        assemble_messages=assemble_messages,
+        max_message_size=max_message_size,
+        compression=compression,
         **others,
     )
 

@@ -91,7 +91,7 @@ cdef class WSTransport:
         object _failure         # what wait_disconnected raises, and the traceback it came with
         object __weakref__
 
-    cpdef send(self, WSMsgType msg_type, message, bint fin=*, bint rsv1=*, bint rsv2=*, bint rsv3=*)
+    cpdef send(self, WSMsgType msg_type, message, bint fin=*, bint rsv1=*, bint rsv2=*, bint rsv3=*, compress=*)
     cpdef send_reuse_external_bytearray(self, WSMsgType msg_type, bytearray buffer, Py_ssize_t msg_offset,
                                         bint fin=*, bint rsv1=*, bint rsv2=*, bint rsv3=*)
     # 14 writable bytes have to lie in front of msg_ptr: the frame's header is built there, and on the client side

@@ -7,6 +7,7 @@ from typing import Any, Final, final
 
 from typing_extensions import Buffer, Self, disjoint_base
 
+from .deflate import WSDeflate
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
 PICOWS_DEBUG_LL: Final[int]
@@ -117,6 +118,7 @@ class WSTransport:
         rsv1: bool = False,
         rsv2: bool = False,
         rsv3: bool = False,
+        compress: bool | None = None,
     ) -> bool: ...
     def send_reuse_external_bytearray(
         self,
@@ -147,7 +149,11 @@ class WSTransport:
     async def measure_roundtrip_time(self, rounds: int) -> list[float]: ...
 
 def ws_broadcast(
-    transports: Iterable[WSTransport], msg_type: WSMsgType, message: str | Buffer | None, fin: bool = True
+    transports: Iterable[WSTransport],
+    msg_type: WSMsgType,
+    message: str | Buffer | None,
+    fin: bool = True,
+    compress: bool | None = None,
 ) -> int: ...
 @disjoint_base
 class WSListener:
@@ -183,6 +189,9 @@ class ConnectionOptions:
         max_write_buffer_size: int,
         slow_peer: WSSlowPeerPolicy,
         receive_timeout: float,
+        compression: WSDeflate | None,
+        assemble_messages: bool,
+        max_message_size: int,
     ) -> None: ...
 
 class WSProtocol(asyncio.BufferedProtocol):

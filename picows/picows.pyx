@@ -7,12 +7,13 @@ import traceback
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
+    PyBUF_FORMAT, PyBUF_ND, PyBUF_READ, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release,
+    PyObject_GetBuffer,
 )
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.memoryview cimport PyMemoryView_FromMemory, PyMemoryView_FromObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.time cimport monotonic
 from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
@@ -20,12 +21,18 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from picows._codec cimport (
-    MAX_CONTROL_PAYLOAD, MAX_HEADER_SIZE, Reader, STATUS_FRAME, STATUS_NEED_MORE, Status,
+    ERR_FRAME_TOO_BIG, MAX_CONTROL_PAYLOAD, MAX_HEADER_SIZE, Reader, STATUS_FRAME, STATUS_NEED_MORE, Status,
     close_code_may_travel, header_size, mask_copy, parse_close_payload, reader_attach, reader_commit, reader_init,
-    reader_needed, reader_next, reader_space, reader_unread, status_close_code, status_sentence, write_close_payload,
+    reader_limit, reader_needed, reader_next, reader_space, reader_unread, status_close_code, status_sentence, write_close_payload,
     write_header,
 )
 
+from picows._messages cimport (
+    ERR_MESSAGE_TOO_BIG, MESSAGE_MORE, MESSAGE_READY, MessageAssembler, MessageStatus, message_status_close_code, message_status_sentence,
+)
+
+from . import deflate
+from .deflate import WSDeflate
 from .errors import WSError, WSHandshakeError, WSProtocolError, WSSlowPeerError
 from .upgrade import RequestReader, ResponseReader, WSUpgradeResponse, WSUpgradeResponseWithListener, answer
 
@@ -77,6 +84,7 @@ include "_buffers.pxi"
 include "_frame.pxi"
 include "_listener.pxi"
 include "_transport.pxi"
+include "_compression.pxi"
 include "_broadcast.pxi"
 include "_protocol.pxi"
 include "_closing.pxi"

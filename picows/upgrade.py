@@ -25,7 +25,9 @@ from httptools import (
 )
 from multidict import CIMultiDict, istr
 
+from . import deflate
 from ._fields import parse_fields
+from .deflate import Agreement, WSDeflate
 from .errors import (
     WSInvalidHeaderError,
     WSInvalidMessageError,
@@ -330,20 +332,37 @@ class _Message:
 class RequestReader:
     """Read one upgrade request, on the server side (RFC 6455 section 4.2.1).
 
+    :param compression: the compression to agree to if the client offers it; None: none
+
     `request` is set once the request is complete; `accept` is then the value of
     Sec-WebSocket-Accept that answers it, None when it is a plain GET that asks for no upgrade to
-    websocket; `rest` are the bytes behind its head.
+    websocket; `rest` are the bytes behind its head; `agreement` is the compression agreed on, None if
+    there is none, and `extensions` the value of Sec-WebSocket-Extensions that says so.
 
     A request has one form, which is quicker to match than llhttp and its callbacks are; why one
     does not match is found out afterwards.
     """
 
-    __slots__ = ("_checked", "_count", "_raw", "_reading", "accept", "request", "rest")
+    __slots__ = (
+        "_checked",
+        "_compression",
+        "_count",
+        "_raw",
+        "_reading",
+        "accept",
+        "agreement",
+        "extensions",
+        "request",
+        "rest",
+    )
 
     request: WSUpgradeRequest
 
-    def __init__(self) -> None:
+    def __init__(self, compression: WSDeflate | None = None) -> None:
         self.accept: str | None = None
+        self.agreement: Agreement | None = None
+        self.extensions: str | None = None
+        self._compression = compression
         self.rest = b""
         self._raw = b""
         self._checked = 0  # bytes of whole lines that were found right; 0 without a request line
@@ -452,6 +471,13 @@ class RequestReader:
         if len(keys) != 1 or not _KEY_VALUE.fullmatch(keys[0]):
             reason = "there must be one Sec-WebSocket-Key, 16 bytes in base64"
             self._refuse_header(headers, _KEY, reason)
+        if self._compression is not None and _EXTENSIONS in headers:
+            try:
+                agreed = deflate.accept(self._compression, headers.getall(_EXTENSIONS))
+            except ValueError as exc:
+                self._refuse_header(headers, _EXTENSIONS, str(exc))
+            if agreed is not None:
+                self.extensions, self.agreement = agreed
         self.accept = _accept_value(keys[0])
 
     def _release(self) -> None:
@@ -521,14 +547,19 @@ def answer(
         ((_UPGRADE, "websocket"), (_CONNECTION, "Upgrade"), (_ACCEPT, reader.accept))
     )
     accepting = WSUpgradeResponse(_SWITCHING_PROTOCOLS, complete)
-    if headers is None:
+    if reader.extensions is not None:
+        complete.add(_EXTENSIONS, reader.extensions)
+        if headers is not None and _EXTENSIONS in headers:
+            raise ValueError(f"a response must not set {_EXTENSIONS} where compression was agreed on")
+    elif headers is None:
         return accepting, _SWITCHING % reader.accept.encode(), listener
-    for name in (_CONTENT_LENGTH, _TRANSFER_ENCODING):
-        if name in headers:
-            raise ValueError(f"a 101 response has no body, so no {name} (RFC 9110 section 8.6)")
-    for name in (_UPGRADE, _CONNECTION, _ACCEPT):
-        headers.popall(name, None)
-    complete.extend(headers)
+    if headers is not None:
+        for name in (_CONTENT_LENGTH, _TRANSFER_ENCODING):
+            if name in headers:
+                raise ValueError(f"a 101 response has no body, so no {name} (RFC 9110 section 8.6)")
+        for name in (_UPGRADE, _CONNECTION, _ACCEPT):
+            headers.popall(name, None)
+        complete.extend(headers)
     return accepting, accepting.to_bytes(), listener
 
 
@@ -536,11 +567,14 @@ def _final(response: WSUpgradeResponse) -> tuple[WSUpgradeResponse, bytes, None]
     return response, response.to_bytes(), None
 
 
-def create_request(url: WSParsedURL, extra_headers: ExtraHeaders = None) -> WSUpgradeRequest:
+def create_request(
+    url: WSParsedURL, extra_headers: ExtraHeaders = None, compression: WSDeflate | None = None
+) -> WSUpgradeRequest:
     """The upgrade request for a URL, with a fresh random key (RFC 6455 section 4.1).
 
     :param extra_headers: sent behind the headers of the handshake. A Host and an Authorization
         replace what the URL says; Sec-WebSocket-Protocol and -Extensions are what is offered.
+    :param compression: the compression to offer; -Extensions are then not for `extra_headers`
 
     Raises ValueError for a header that is malformed or belongs to the handshake itself, TypeError
     for one that is no str.
@@ -549,6 +583,8 @@ def create_request(url: WSParsedURL, extra_headers: ExtraHeaders = None) -> WSUp
     for name in extra:
         if name.lower() in _OWN_REQUEST_HEADERS:
             raise ValueError(f"extra_headers must not set {name}, it belongs to the handshake")
+    if compression is not None and _EXTENSIONS in extra:
+        raise ValueError(f"extra_headers must not set {_EXTENSIONS} where compression is offered")
     hosts = extra.popall(_HOST, None)
     if hosts is not None and len(hosts) != 1:
         raise ValueError(f"extra_headers must not set Host more than once: {hosts!r}")
@@ -561,6 +597,8 @@ def create_request(url: WSParsedURL, extra_headers: ExtraHeaders = None) -> WSUp
             (_KEY, _base64(os.urandom(16))),
         )
     )
+    if compression is not None:
+        headers.add(_EXTENSIONS, deflate.offer(compression))
     headers.extend(extra)
     if url.user_info and "Authorization" not in headers:
         headers.add("Authorization", "Basic " + _base64(":".join(url.user_info).encode()))
@@ -571,25 +609,30 @@ class ResponseReader:
     """Read the response to an upgrade request, on the client side (RFC 6455 section 4.1).
 
     `response` is the response once its head is complete, `rest` the bytes behind the head of
-    a 101. Interim responses (100, 103, ...) are skipped.
+    a 101. Interim responses (100, 103, ...) are skipped. `agreement` is the compression agreed on.
 
     :param request: the request that was sent
+    :param compression: the compression that it offers, None: none
     """
 
     __slots__ = (
         "_body",
+        "_compression",
         "_message",
         "_parser",
         "_raw",
         "_request",
         "_skipped",
         "_upgraded",
+        "agreement",
         "response",
         "rest",
     )
 
-    def __init__(self, request: WSUpgradeRequest) -> None:
+    def __init__(self, request: WSUpgradeRequest, compression: WSDeflate | None = None) -> None:
         self.response: WSUpgradeResponse | None = None
+        self.agreement: Agreement | None = None
+        self._compression = compression
         self.rest = b""
         self._request = request
         self._skipped = 0  # bytes of interim responses; the limit is for all heads together
@@ -707,7 +750,13 @@ class ResponseReader:
         accept = _accept_value(offered[_KEY])
         if headers.getall(_ACCEPT, ()) != [accept]:
             self._fail_header(headers, _ACCEPT, f"the key that was sent is answered by {accept!r}")
-        if not set(_extensions(headers)) <= set(_extensions(offered)):
+        if self._compression is not None:
+            try:
+                values = headers.getall(_EXTENSIONS, [])
+                self.agreement = deflate.check_answer(self._compression, values)
+            except ValueError as exc:
+                self._fail_header(headers, _EXTENSIONS, str(exc))
+        elif not set(_extensions(headers)) <= set(_extensions(offered)):
             self._fail_header(headers, _EXTENSIONS, "the extension was not offered")
         protocols = headers.getall(_PROTOCOL, ())
         if len(protocols) > 1 or not set(protocols) <= set(_members(offered, _PROTOCOL)):

@@ -14,14 +14,14 @@ ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "url": {"errors"},
     "_fields": set(),
-    "upgrade": {"_fields", "errors", "url"},
     "deflate": {"errors"},
+    "upgrade": {"_fields", "deflate", "errors", "url"},
     "_codec": set(),
     "_messages": {"_codec"},
-    "picows": {"_codec", "_messages", "errors", "upgrade"},
+    "picows": {"_codec", "_messages", "deflate", "errors", "upgrade"},
     "proxy": {"errors", "url"},
-    "api": {"errors", "picows", "proxy", "upgrade", "url"},
-    "__init__": {"api", "errors", "picows", "upgrade", "url"},
+    "api": {"deflate", "errors", "picows", "proxy", "upgrade", "url"},
+    "__init__": {"api", "deflate", "errors", "picows", "upgrade", "url"},
 }
 
 IMPORT = re.compile(
