@@ -79,6 +79,14 @@ def test_no_context_takeover() -> None:
     assert (error.code, "too far back" in str(error)) == (1007, True)
 
 
+def test_no_context_takeover_when_an_empty_frame_ends_the_message() -> None:
+    deflater, inflater = pair(forgets=True)
+    for _ in range(2):
+        payloads = [deflater.compress(b"Hello", False), deflater.compress(b"", True)]
+        assert payloads == [HELLO + TAIL, b"\0"]
+        assert inflater.inflate(payloads[0], False, LIMIT) + inflater.inflate(payloads[1], True, LIMIT) == b"Hello"
+
+
 def test_a_block_with_no_compression() -> None:
     payload = bytes.fromhex("000500faff48656c6c6f00")  # section 7.2.3.3
     assert pair()[1].inflate(payload, True, LIMIT) == b"Hello"
