@@ -26,7 +26,7 @@ help:
 	@echo 'make types        the annotations, and the stubs against the built modules'
 	@echo 'make docs         the documentation, into docs/_build/html'
 	@echo 'make sanitize     the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer'
-	@echo 'make fuzz         random bytes for the codec and the upgrade, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
+	@echo 'make fuzz         random bytes for the codec, the upgrade and compression, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
 	@echo 'make conformance  the Autobahn testsuite, by the program that AUTOBAHN names; CONFORMANCE_ARGS="--quick" for a part'
 	@echo 'make bench        figures and charts of picows and other libraries; BENCH_ARGS="--quick" takes 3 minutes, not 15'
 	@echo 'make count        instructions and system calls of a frame, by valgrind; COUNT_ARGS="--compare old.json" compares'
@@ -76,6 +76,7 @@ sanitize: venv
 fuzz: build
 	PYTHONPATH=. $(python) fuzz/fuzz_codec.py --seconds $(FUZZ_SECONDS)
 	PYTHONPATH=. $(python) fuzz/fuzz_upgrade.py --seconds $(FUZZ_SECONDS)
+	PYTHONPATH=. $(python) fuzz/fuzz_deflate.py --seconds $(FUZZ_SECONDS)
 
 bench: build
 	@$(call install,requirements-benchmark.txt)

@@ -153,7 +153,6 @@ cdef class MessageAssembler:
             Py_CLEAR(self.joined)
             self.joined_size = self.joined_capacity = 0
         self.fragments = 0
-        self.compressed = False
         self.idle = True
         return MESSAGE_READY
 

@@ -355,32 +355,31 @@ class Deflater:
 
     def compress(self, data: Buffer, fin: bool = True) -> bytes:
         """The payload of the next frame of a message, of the last one when `fin` is set."""
-        if not memoryview(data).nbytes:
-            return _EMPTY if fin else b""  # behind a flush, as every payload ends, this is valid
+        size = memoryview(data).nbytes
         # What was compressed but could not be sent, for an error came, must not be referred to.
-        context, self._context = self._context or self.key.context(), None
-        if self.key.window_bits > _SMALLEST_WINDOW:
-            payload: bytes = context.compress(data) + context.flush(standard_zlib.Z_SYNC_FLUSH)
+        context, self._context = self._context, None
+        if not size:
+            payload = _EMPTY + _TAIL if fin else b""  # behind a flush, as every payload ends, this is valid
         else:
-            # A full flush forgets all before it, so that nothing refers back further than a block is long.
-            block = 1 << _SMALLEST_WINDOW
-            view = memoryview(data).cast("B")
-            payload = b"".join(
-                [
-                    context.compress(view[at : at + block]) + context.flush(standard_zlib.Z_FULL_FLUSH)
-                    for at in range(0, len(view), block)
-                ]
-            )
-        if not fin:
+            context = context or self.key.context()
+            if self.key.window_bits > _SMALLEST_WINDOW:
+                payload = context.compress(data) + context.flush(standard_zlib.Z_SYNC_FLUSH)
+            else:
+                payload = _compress_in_blocks(context, memoryview(data).cast("B"))
+        if not (fin and self._forgets):
             self._context = context
-            return payload
-        if not self._forgets:
-            self._context = context
-        return payload[: -len(_TAIL)]
+        return payload[: -len(_TAIL)] if fin else payload
 
     def forget(self) -> None:
         """Do not refer to earlier messages, for the peer has received one that was not compressed here."""
         self._context = None
+
+
+def _compress_in_blocks(context: Any, view: memoryview) -> bytes:
+    """For the smallest window: a full flush forgets all before it, so nothing refers back further than a block is long."""
+    size = 1 << _SMALLEST_WINDOW
+    blocks = (view[at : at + size] for at in range(0, len(view), size))
+    return b"".join([context.compress(block) + context.flush(standard_zlib.Z_FULL_FLUSH) for block in blocks])
 
 
 def compress_fresh(key: DeflateKey, data: Buffer) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import tracemalloc
 import zlib
 
 import pytest
@@ -297,6 +299,20 @@ class TestInflating:
         assert feed(reader, "0", b"x") == (BINARY, answer * 2, True)
         del reader
         assert sys.getrefcount(answer) == references
+
+    @pytest.mark.parametrize("end", [("0", b"x"), ("0+", b"x"), ("1", b"x")])
+    def test_no_memory_is_left_behind(self, end: tuple[str, bytes]) -> None:
+        tracemalloc.start()
+        try:
+            for _ in range(20):
+                reader = MessageReader(2**20)
+                feed(reader, "2+", bytes(2**16))
+                with contextlib.suppress(CodecError):
+                    feed(reader, *end)
+            del reader
+            assert tracemalloc.get_traced_memory()[0] < 2**16
+        finally:
+            tracemalloc.stop()
 
     @pytest.mark.parametrize("error", [WSProtocolError(1007, "damaged"), MemoryError(), KeyboardInterrupt()])
     def test_what_the_inflater_raises_passes_and_stays(self, error: BaseException) -> None:
