@@ -28,11 +28,11 @@ from picows._codec cimport (
 )
 
 from picows._messages cimport (
-    ERR_MESSAGE_TOO_BIG, MESSAGE_MORE, MESSAGE_READY, MessageAssembler, MessageStatus, message_status_close_code, message_status_sentence,
+    ERR_MESSAGE_TOO_BIG, MESSAGE_MORE, MESSAGE_READY, MessageAssembler, MessageStatus, message_status_close_code,
+    message_status_sentence,
 )
 
 from . import deflate
-from .deflate import WSDeflate
 from .errors import WSError, WSHandshakeError, WSProtocolError, WSSlowPeerError
 from .upgrade import RequestReader, ResponseReader, WSUpgradeResponse, WSUpgradeResponseWithListener, answer
 
