@@ -12,7 +12,10 @@ cdef enum:
     COPY_LIMIT = 8 * 1024
     MASK_POOL_SIZE = 4096
     # A block for a large frame is used again up to this size: fresh memory costs a page fault for every 4 KiB.
-    MAX_SPARE_SIZE = 2 * 1024 * 1024
+    MAX_SPARE_SIZE = 16 * 1024 * 1024
+
+# ... but no large frame may come any more: after this many seconds without one the block is given up.
+cdef double SPARE_SECONDS = 1.0
 
 
 @cython.final
@@ -28,6 +31,7 @@ cdef class ReadBuffer:
         Py_ssize_t lent_from     # the transport may write lent_size bytes from here ...
         Py_ssize_t lent_size     # ... between get_buffer and buffer_updated, 0 at other times
         bint is_shared           # the thread's block, not one made for a large frame
+        int writers              # how many times the transport has it open for writing
         long views               # how many payload views exist
 
     def __cinit__(self, Py_ssize_t capacity, bint is_shared=False):
@@ -54,12 +58,15 @@ cdef class ReadBuffer:
         # Only the transport comes here; payload views are made by WSFrame.
         if self.lent_size == 0:
             raise BufferError("a read buffer can be written by the connection's transport only")
+        self.writers += 1
         view.obj = self
         fill_view(view, self.data + self.lent_from, self.lent_size, False, flags)
 
     def __releasebuffer__(self, Py_buffer* view):
         if view.readonly:
             ws_atomic_add(&self.views, -1)
+        else:
+            self.writers -= 1
 
 
 cdef char* UNSIGNED_BYTE = b"B"
@@ -107,6 +114,9 @@ cdef class ThreadMemory:
     cdef:
         ReadBuffer read_buffer      # None while a burst in it is being delivered
         ReadBuffer spare            # of a large frame that is done, None when there is none
+        bint spare_wanted           # since its timer was set
+        object spare_timer
+        object spare_loop           # a weak reference to the loop of that timer
         WSFrame frame               # None while it is in a callback; handed out again unless somebody kept it
         WriteBuffer write_buffer    # None while a connection gathers in it
         uint8_t* scratch
@@ -122,6 +132,15 @@ cdef class ThreadMemory:
 
     def __dealloc__(self):
         PyMem_RawFree(self.scratch)
+
+    def _on_spare_timer(self):
+        if self.spare_wanted:
+            self.spare_wanted = False
+            self.spare_timer = self.spare_loop().call_later(SPARE_SECONDS, self._on_spare_timer)
+        else:
+            if self.spare is not None:
+                give_up(self.spare)
+            self.spare = self.spare_timer = None
 
 
 cdef object thread_local = threading.local()
@@ -141,6 +160,14 @@ cdef inline ReadBuffer take_read_buffer(ThreadMemory memory):
     return memory.read_buffer
 
 
+cdef inline void give_up(ReadBuffer buffer) noexcept:
+    """Free the memory even if idle connections refer to the block: each asks for another one before it reads."""
+    if buffer.writers == 0 and ws_atomic_load(&buffer.views) == 0:
+        PyMem_RawFree(buffer.data)
+        buffer.data = NULL
+        buffer.capacity = buffer.lent_size = 0
+
+
 cdef inline ReadBuffer take_large_buffer(ThreadMemory memory, Py_ssize_t size):
     buffer = memory.spare
     if buffer is None or buffer.capacity < size:
@@ -149,16 +176,21 @@ cdef inline ReadBuffer take_large_buffer(ThreadMemory memory, Py_ssize_t size):
     return buffer
 
 
-cdef inline void give_back(ThreadMemory memory, ReadBuffer buffer) noexcept:
+cdef inline int give_back(ThreadMemory memory, ReadBuffer buffer, loop) except -1:
     # A block that views point into is left to them.
     if ws_atomic_load(&buffer.views) != 0:
-        return
+        return 0
     if buffer.is_shared:
         if memory.read_buffer is None:
             memory.read_buffer = buffer
     elif SHARED_READ_SIZE // 4 < buffer.capacity <= MAX_SPARE_SIZE:
         if memory.spare is None or memory.spare.capacity < buffer.capacity:
             memory.spare = buffer
+        memory.spare_wanted = True
+        if memory.spare_timer is None or memory.spare_loop() is not loop:
+            memory.spare_loop = weakref.ref(loop)
+            memory.spare_timer = loop.call_later(SPARE_SECONDS, memory._on_spare_timer)
+    return 0
 
 
 cdef inline uint32_t next_mask(ThreadMemory memory) except? 0:

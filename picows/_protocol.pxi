@@ -236,9 +236,10 @@ cdef class Connection:
             buffer = self.buffer
             buffer.lent_from = <Py_ssize_t>self.reader.end
             buffer.lent_size = <Py_ssize_t>space
-        elif self.large_frame and unread == 0:
+        elif (self.large_frame and unread == 0 and self.memory.spare is not None
+                and self.memory.spare.capacity >= self.large_frame):
             # Large frames seldom come alone: the next one is read straight to its place.
-            buffer = take_large_buffer(self.memory, self.large_frame)
+            buffer = self.memory.spare
             buffer.lent_from = 0
             buffer.lent_size = self.large_frame
         else:
@@ -422,6 +423,8 @@ class WSProtocol(Connection, asyncio.BufferedProtocol):
 cdef inline void take(ThreadMemory memory, ReadBuffer buffer) noexcept:
     if memory.read_buffer is buffer:
         memory.read_buffer = None
+    elif memory.spare is buffer:
+        memory.spare = None
 
 
 cdef inline int attach(Connection connection, ReadBuffer buffer, Py_ssize_t capacity) except -1:
@@ -462,7 +465,7 @@ cdef int deliver(Connection connection) except -1:
             if connection.gathered.corks == 0:
                 end_gathering(connection)
         if buffer is not None and connection.buffer is not buffer:
-            give_back(connection.memory, buffer)
+            give_back(connection.memory, buffer, connection.loop)
         if connection.buffer is not None:
             settle(connection, connection.buffer)
         if connection.options.receive_timeout and connection.stall_timer is None and awaits_rest(connection):
@@ -582,7 +585,7 @@ cdef int settle(Connection connection, ReadBuffer buffer) except -1:
         reader.data = NULL
         reader.capacity = reader.start = reader.end = 0
         connection.buffer = None
-        give_back(connection.memory, buffer)
+        give_back(connection.memory, buffer, connection.loop)
         return 0
     needed = reader_needed(reader)
     if not buffer.is_shared and reader.start == 0 and needed <= reader.capacity and reader.end < reader.capacity:
@@ -599,7 +602,7 @@ cdef int settle(Connection connection, ReadBuffer buffer) except -1:
         reader_attach(reader, own.data, unread)
         connection.large_frame = 0
     connection.buffer = own
-    give_back(connection.memory, buffer)
+    give_back(connection.memory, buffer, connection.loop)
     return 0
 
 

@@ -296,6 +296,8 @@ cdef int send_message(Connection connection, WSMsgType msg_type, object message,
     cdef Py_buffer view
     if not can_send(connection):
         return 0
+    if not (connection.direct or connection.is_client or msg_type & 8) and has_lasting_payload(message):
+        return send_uncopied(connection, msg_type, message, fin, rsv1, rsv2, rsv3)
     if PyBytes_CheckExact(message):
         return send_frame(connection, msg_type, <const uint8_t*>PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message),
                           fin, rsv1, rsv2, rsv3)
@@ -304,6 +306,41 @@ cdef int send_message(Connection connection, WSMsgType msg_type, object message,
         return send_frame(connection, msg_type, <const uint8_t*>view.buf, view.len, fin, rsv1, rsv2, rsv3)
     finally:
         PyBuffer_Release(&view)
+
+
+cdef bint has_lasting_payload(object message) except -1:
+    """Whether the payload is large, and stays what it is for as long as somebody refers to it."""
+    cdef Py_buffer* view
+    if PyBytes_CheckExact(message):
+        return PyBytes_GET_SIZE(message) > COPY_LIMIT
+    if type(message) is WSFrame:
+        return (<WSFrame>message).payload_size > COPY_LIMIT and (<WSFrame>message)._buffer is not None
+    if not PyMemoryView_Check(message):
+        return False
+    view = PyMemoryView_GET_BUFFER(message)
+    if view.len <= COPY_LIMIT or not view.readonly or not PyBuffer_IsContiguous(view, c"C"):
+        return False
+    owner = message.obj
+    return type(owner) is bytes or type(owner) is ReadBuffer
+
+
+cdef int send_uncopied(Connection connection, WSMsgType msg_type, object message, bint fin, bint rsv1, bint rsv2,
+                       bint rsv3) except -1:
+    """Give the transport header and payload; it may keep them, so this is for what has_lasting_payload()."""
+    cdef:
+        uint8_t[MAX_HEADER_SIZE] header
+        object payload = PyMemoryView_FromObject(message) if type(message) is WSFrame else message
+        Py_ssize_t size = memoryview(payload).nbytes
+        size_t head = write_header(header, msg_type, fin, rsv1, rsv2, rsv3, size, False, 0)
+    if not may_queue(connection, msg_type, size):
+        return False
+    if connection.debug:
+        log_sent_frame(connection, msg_type, size, fin)
+    if connection.gathered is not None:
+        flush(connection)
+    connection.transport_queued = True
+    connection.transport.underlying_transport.writelines([PyBytes_FromStringAndSize(<char*>header, head), payload])
+    return True
 
 
 cdef int get_message(object message, Py_buffer* view) except -1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import random
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -352,5 +353,24 @@ def test_any_script_of_sends_arrives_as_it_was_sent(net: Network, script: list[A
             one.transport.disconnect()
             await other.disconnected.wait()
             assert other.rest() == expected
+
+    net.run(test())
+
+
+@over_every_network
+def test_the_memory_of_a_large_frame_is_given_up(net: Network) -> None:
+    """It is used again while large frames come, and not kept for long behind the last."""
+
+    async def test() -> None:
+        async with net.pair(client_options={"max_frame_size": 16 * MIB}) as (client, server):
+            tracemalloc.start()
+            try:
+                for _ in range(3):
+                    server.transport.send(WSMsgType.BINARY, bytes(9 * MIB))
+                    assert len(await client.payload()) == 9 * MIB
+                while tracemalloc.get_traced_memory()[0] > MIB:
+                    await asyncio.sleep(0.05)
+            finally:
+                tracemalloc.stop()
 
     net.run(test())
