@@ -213,6 +213,7 @@ def test_a_window_of_eight_bits() -> None:
         assert inflater.inflate(deflater.compress(each) if each is not data else payload, True, LIMIT) == each
     # zlib happens to keep within 8 bits when set to 9; that blocks stand for themselves does not depend on this.
     blocks = payload.split(TAIL)
+    assert len(blocks) == -(-len(data) // 256)
     assert b"".join(zlib.decompressobj(-8).decompress(block + TAIL) for block in blocks) == data
     # The test is worth something: what was made for a larger window does not pass.
     with pytest.raises(zlib.error, match="too far back"):
