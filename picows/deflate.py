@@ -409,8 +409,8 @@ class Inflater:
     def inflate(self, data: Buffer, fin: bool, max_size: int) -> bytes:
         """The data in the payload of the next frame of a message, of the last one when `fin` is set.
 
-        Raises WSProtocolError: 1009 once there are over `max_size` bytes, 1007 for what is no compressed data. After
-        that this cannot be used any more.
+        Raises WSProtocolError: 1009 once there are over `max_size` bytes (0 or more), 1007 for what is no compressed data,
+        1008 for a message of very many streams. After that this cannot be used any more.
         """
         whole: BytesIO | None = None  # if there is more than one piece; gives its content away uncopied
         first = b""
