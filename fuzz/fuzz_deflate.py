@@ -85,9 +85,11 @@ def agreement_of(settings: WSDeflate) -> Agreement:
 
 def check_payload(settings: WSDeflate, data: bytes, limit: int, seed: int) -> None:
     """No verdict on what is inflated depends on the cuts, but which fault of several is found first may."""
-    outcomes = []
+    outcomes: list[bytes | None] = []
+    # With the largest window: zlib finds what refers back further than a smaller one only across calls.
+    agreement = Agreement(settings, 15, 15, settings.server_no_context_takeover, settings.client_no_context_takeover)
     for pieces in ([data], cut(data, seed)):
-        inflater = agreement_of(settings).inflater(False)
+        inflater = agreement.inflater(False)
         try:
             inflate(inflater, [b"\xf2H\xcd\xc9\xc9\x07\0"], 5)
             outcomes.append(inflate(inflater, pieces, limit))

@@ -242,9 +242,7 @@ def _check_one(settings: WSDeflate, answered: _Parameters) -> Agreement:
     if settings.server_no_context_takeover and _SERVER_FORGETS not in answered:
         raise ValueError(f"{_SERVER_FORGETS} was asked for and is expected")
     server_bits = int(answered.get(_SERVER_BITS) or _LARGEST_WINDOW)
-    if settings.server_max_window_bits is not None and (
-        _SERVER_BITS not in answered or server_bits > settings.server_max_window_bits
-    ):
+    if settings.server_max_window_bits is not None and server_bits > settings.server_max_window_bits:
         raise ValueError(f"{_SERVER_BITS} of {settings.server_max_window_bits} or less is expected")
     client_bits = settings.client_max_window_bits or _DEFAULT_WINDOW
     if _CLIENT_BITS in answered:
@@ -411,8 +409,8 @@ class Inflater:
     def inflate(self, data: Buffer, fin: bool, max_size: int) -> bytes:
         """The data in the payload of the next frame of a message, of the last one when `fin` is set.
 
-        Raises WSProtocolError: 1009 once there are over `max_size` bytes, 1007 for what is no compressed data. After
-        that this cannot be used any more.
+        Raises WSProtocolError: 1009 once there are over `max_size` bytes (0 or more), 1007 for what is no compressed data,
+        1008 for a message of very many streams. After that this cannot be used any more.
         """
         whole: BytesIO | None = None  # if there is more than one piece; gives its content away uncopied
         first = b""
@@ -462,8 +460,11 @@ class Inflater:
 
     def _finish(self) -> None:
         """Take the message to its end: append what is not sent of it (section 7.2.2)."""
-        if self._unfinished and (self._decompress(_TAIL, 1) or self._context.eof):
-            raise WSProtocolError(1007, "a compressed message ends within a block")
+        if self._unfinished:
+            if self._decompress(_TAIL, 1) or self._context.unused_data:
+                raise WSProtocolError(1007, "a compressed message ends within a block")
+            if self._context.eof:  # the empty block that ends a message may be a final one
+                self._context = None
         self._unfinished = False
         self._final_blocks = 0
         if self._forgets:

@@ -53,7 +53,7 @@ def test_one_module_understands_another(name: str, module: ModuleType, other: Mo
 def test_final_blocks_and_faults(name: str, module: ModuleType) -> None:
     inflater = Agreement(WSDeflate(zlib=module, level=1), 15, 15, False, False).inflater(False)
     final_hello = bytes.fromhex("f348cdc9c90700")
-    for payload in (final_hello, final_hello + b"\0", b"", final_hello * 3):
+    for payload in (final_hello, final_hello + b"\0", b"", final_hello * 3, final_hello + b"\1", final_hello):
         assert inflater.inflate(payload, True, 15) == b"Hello" * payload.count(final_hello)
     for payload, code in ((b"\7", 1007), (b"\xf2H", 1007), (final_hello * 4, 1009), (b"\3\0" * 1001, 1008)):
         inflater = Agreement(WSDeflate(zlib=module, level=1), 15, 15, False, False).inflater(False)

@@ -198,6 +198,7 @@ def test_long_headers_take_no_long_time() -> None:
         (WSDeflate(), "", (15, 12, False, False)),
         (LARGE, "; server_max_window_bits=15", (15, 15, False, False)),
         (LARGE, "; server_max_window_bits=8", (8, 15, False, False)),
+        (LARGE, "", (15, 15, False, False)),  # not named, it is the largest
         (WSDeflate(), "; server_max_window_bits=13", (13, 12, False, False)),
         (WSDeflate(), "; client_max_window_bits=15", (15, 12, False, False)),
         (WSDeflate(), '; client_max_window_bits = "8"', (15, 8, False, False)),
