@@ -71,7 +71,7 @@ sanitize: venv
 	cd $(sanitized) && \
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	    PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	    $(python) -m pytest --capture=sys tests/codec tests/upgrade tests/connection -k 'not uvloop' $(PYTEST_ARGS)
+	    $(python) -m pytest --capture=sys tests/codec tests/messages tests/deflate tests/upgrade tests/connection -k 'not uvloop' $(PYTEST_ARGS)
 
 fuzz: build
 	PYTHONPATH=. $(python) fuzz/fuzz_codec.py --seconds $(FUZZ_SECONDS)

@@ -40,6 +40,17 @@ def test_a_client_gets_its_message_echoed(start: Start) -> None:
     server.finish()
 
 
+def test_a_document_is_echoed_compressed(start: Start) -> None:
+    server = start("echo_server_messages", "--port", 0)
+    client = start("echo_client_messages", "--url", server.url())
+    agreed, result = client.finish()
+    assert agreed.startswith("Agreed on: permessage-deflate")
+    assert re.fullmatch(r"\d+ characters came back unchanged", result)
+    server.wait_for("Client disconnected")
+    plain = start("echo_client", "--url", server.url())
+    assert plain.finish() == ["Echo reply: Hello world"]
+
+
 def test_a_server_stops_though_a_client_is_connected(start: Start) -> None:
     server = start("echo_server", "--port", 0)
     client = start("reconnecting_client", "--url", server.url())
