@@ -42,12 +42,13 @@ def test_a_client_gets_its_message_echoed(start: Start) -> None:
 
 def test_a_document_is_echoed_compressed(start: Start) -> None:
     server = start("echo_server_messages", "--port", 0)
-    client = start("echo_client_messages", "--url", server.url())
+    url = server.url()
+    client = start("echo_client_messages", "--url", url)
     agreed, result = client.finish()
     assert agreed.startswith("Agreed on: permessage-deflate")
     assert re.fullmatch(r"\d+ characters came back unchanged", result)
     server.wait_for("Client disconnected")
-    plain = start("echo_client", "--url", server.url())
+    plain = start("echo_client", "--url", url)
     assert plain.finish() == ["Echo reply: Hello world"]
 
 
