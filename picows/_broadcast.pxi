@@ -22,6 +22,7 @@ def ws_broadcast(transports, WSMsgType msg_type, message, bint fin=True, compres
         list targets = list(transports)     # a send may run a callback, which may change the collection
         Py_buffer view
         Connection connection
+        uint8_t first = first_byte(msg_type, fin, False, False, False)
         bytes frame = None
         dict deflated = {}                  # by the settings: the payload, and the frame of a server
         Py_ssize_t taken = 0
@@ -32,22 +33,21 @@ def ws_broadcast(transports, WSMsgType msg_type, message, bint fin=True, compres
         checked_connection(target, "send")
     get_message(message, &view)
     try:
-        check_control(msg_type, view.len, fin)
+        check_control(first, view.len)
         for target in targets:
             connection = <Connection>(<WSTransport>target)._connection
             if not can_send(connection):
                 continue
             try:
                 if connection.deflater is not None and not msg_type & 8:
-                    taken += broadcast_deflated(connection, msg_type, message, &view, fin, compress, deflated)
+                    taken += broadcast_deflated(connection, first, message, &view, compress, deflated)
                 elif connection.is_client:
-                    taken += send_frame(
-                        connection, msg_type, <const uint8_t*>view.buf, view.len, fin, False, False, False)
-                elif may_queue(connection, msg_type, view.len):
+                    taken += send_frame(connection, first, <const uint8_t*>view.buf, view.len)
+                elif may_queue(connection, first, view.len):
                     if frame is None:
-                        frame = unmasked_frame(msg_type, <const uint8_t*>view.buf, view.len, fin, False)
+                        frame = unmasked_frame(first, <const uint8_t*>view.buf, view.len)
                     if connection.debug:
-                        log_sent_frame(connection, msg_type, view.len, fin)
+                        log_sent_frame(connection, first, view.len)
                     write_whole_frame(connection, frame)
                     taken += 1
             except WSSlowPeerError:
@@ -57,33 +57,33 @@ def ws_broadcast(transports, WSMsgType msg_type, message, bint fin=True, compres
     return taken
 
 
-cdef bint broadcast_deflated(Connection connection, WSMsgType msg_type, message, Py_buffer* view, bint fin, compress,
-                             dict deflated) except -1:
+cdef int broadcast_deflated(Connection connection, uint8_t first, message, Py_buffer* view, compress,
+                            dict deflated) except -1:
     cdef bytes payload, frame
-    if not fin or msg_type == WSMsgType.CONTINUATION or not is_deflated(connection, msg_type, view.len, fin, compress):
+    if (not first & FIN_BIT or first & 0x0F == WSMsgType.CONTINUATION
+            or not is_deflated(connection, first, view.len, compress)):
         # Fragments belong to the stream of their connection.
-        return send_deflated(connection, msg_type, message, fin, False, False, False, compress)
-    if not may_queue(connection, msg_type, view.len):
+        return send_deflated(connection, first, message, compress)
+    if not may_queue(connection, first, view.len):
         return False
     deflater = connection.deflater
     if deflater.key not in deflated:
         payload = deflate.compress_fresh(deflater.key, borrowed(view))
         deflated[deflater.key] = payload, unmasked_frame(
-            msg_type, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), fin, True)
+            first | RSV1_BIT, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
     payload, frame = deflated[deflater.key]
     # The next message must not refer past this one, which our side of the stream does not know.
     deflater.forget()
     if connection.is_client:
-        write_frame(connection, msg_type, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), fin,
-                    True, False, False)
+        write_frame(connection, first | RSV1_BIT, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
     else:
         write_whole_frame(connection, frame)
     return True
 
 
-cdef bytes unmasked_frame(WSMsgType msg_type, const uint8_t* payload, Py_ssize_t size, bint fin, bint rsv1):
+cdef bytes unmasked_frame(uint8_t first, const uint8_t* payload, Py_ssize_t size):
     cdef bytes frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header_size(size, False) + size)
-    build_frame(<uint8_t*>PyBytes_AS_STRING(frame), msg_type, payload, size, fin, rsv1, False, False, False, 0)
+    build_frame(<uint8_t*>PyBytes_AS_STRING(frame), first, payload, size, False, 0)
     return frame
 
 

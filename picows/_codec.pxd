@@ -40,6 +40,8 @@ cdef enum:
 cdef enum:
     OPCODE_CLOSE = 8
     OPCODE_CONTROL_BIT = 8
+    FIN_BIT = 0x80
+    RSV1_BIT = 0x40
     KNOWN_OPCODES = 0b0000_0111_0000_0111   # bit n is set when opcode n is defined (section 5.2)
 
 
@@ -245,18 +247,20 @@ cdef inline size_t header_size(size_t payload_size, bint masked) noexcept nogil:
     return size + 4 if payload_size <= 0xFFFF else size + 10
 
 
+# The first byte of a frame (section 5.2).
+cdef inline uint8_t first_byte(uint8_t opcode, bint fin, bint rsv1, bint rsv2, bint rsv3) noexcept nogil:
+    return <uint8_t>(
+        (FIN_BIT if fin else 0) | (RSV1_BIT if rsv1 else 0) | (0x20 if rsv2 else 0) | (0x10 if rsv3 else 0) | (opcode & 0x0F))
+
+
 # Write the header of section 5.2 to `out`, which has room for header_size() bytes, and return that size.
 # `key` is used when masked, as its four bytes lie in memory.
-cdef inline size_t write_header(
-    uint8_t* out, uint8_t opcode, bint fin, bint rsv1, bint rsv2, bint rsv3,
-    size_t payload_size, bint masked, uint32_t key
-) noexcept nogil:
+cdef inline size_t write_header(uint8_t* out, uint8_t first, size_t payload_size, bint masked, uint32_t key) noexcept nogil:
     cdef uint8_t mask_bit = 0x80 if masked else 0
     cdef uint64_t size64 = payload_size
     cdef size_t size = 2
     cdef int i
-    out[0] = <uint8_t>(
-        (0x80 if fin else 0) | (0x40 if rsv1 else 0) | (0x20 if rsv2 else 0) | (0x10 if rsv3 else 0) | (opcode & 0x0F))
+    out[0] = first
     if payload_size <= MAX_CONTROL_PAYLOAD:
         out[1] = mask_bit | <uint8_t>payload_size
     elif payload_size <= 0xFFFF:

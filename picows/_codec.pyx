@@ -156,7 +156,7 @@ def frame_header(uint8_t opcode, size_t payload_size, *, bint fin=True, bint rsv
     if opcode > 15:
         raise ValueError(f"received opcode {opcode}, expected 0 to 15")
     cdef size_t written = write_header(
-        <uint8_t*>PyBytes_AS_STRING(header), opcode, fin, rsv1, rsv2, rsv3, payload_size, masked, key)
+        <uint8_t*>PyBytes_AS_STRING(header), first_byte(opcode, fin, rsv1, rsv2, rsv3), payload_size, masked, key)
     if written != size:
         raise AssertionError(f"write_header() wrote {written} bytes, header_size() said {size}")
     return header

@@ -66,8 +66,8 @@ cdef int send_pending_pong(Connection connection) except -1:
     cdef bytes payload = connection.pending_pong
     connection.pending_pong = None
     if payload is not None and can_send(connection):
-        send_frame(connection, WSMsgType.PONG, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload),
-                   True, False, False, False)
+        send_frame(connection, FIN_BIT | WSMsgType.PONG, <const uint8_t*>PyBytes_AS_STRING(payload),
+                   PyBytes_GET_SIZE(payload))
     return 0
 
 

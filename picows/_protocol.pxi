@@ -616,8 +616,7 @@ cdef int is_for_listener(Connection connection, WSFrame frame) except -1:
             # A peer that sends pings and does not read: the answer to the last one is enough (RFC 6455 5.5.3).
             connection.pending_pong = frame.get_payload_as_bytes()
         elif can_send(connection):
-            send_frame(connection, WSMsgType.PONG, <const uint8_t*>frame.payload_ptr, frame.payload_size,
-                       True, False, False, False)
+            send_frame(connection, FIN_BIT | WSMsgType.PONG, <const uint8_t*>frame.payload_ptr, frame.payload_size)
         return False
     if frame.msg_type == WSMsgType.CLOSE:
         note_received_close(connection, frame)

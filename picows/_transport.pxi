@@ -76,8 +76,9 @@ cdef class WSTransport:
         cdef Connection connection = checked_connection(self, "send")
         check_data_or_ping(msg_type)
         if connection.deflater is not None and not msg_type & 8:
-            return True if send_deflated(connection, msg_type, message, fin, rsv1, rsv2, rsv3, compress) else False
-        return True if send_message(connection, msg_type, message, fin, rsv1, rsv2, rsv3) else False
+            return True if send_deflated(
+                connection, first_byte(msg_type, fin, rsv1, rsv2, rsv3), message, compress) else False
+        return True if send_message(connection, first_byte(msg_type, fin, rsv1, rsv2, rsv3), message) else False
 
     cpdef send_reuse_external_bytearray(self, WSMsgType msg_type, bytearray buffer, Py_ssize_t msg_offset,
                                         bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False):
@@ -99,8 +100,8 @@ cdef class WSTransport:
         if msg_offset < MAX_HEADER_SIZE or msg_offset > size:
             raise ValueError(
                 f"msg_offset is {msg_offset}, expected {MAX_HEADER_SIZE} (room for the header) to {size} (the size of buffer)")
-        return True if send_in_place(connection, msg_type, <uint8_t*>PyByteArray_AS_STRING(buffer) + msg_offset,
-                                     size - msg_offset, fin, rsv1, rsv2, rsv3) else False
+        return True if send_in_place(connection, first_byte(msg_type, fin, rsv1, rsv2, rsv3),
+                                     <uint8_t*>PyByteArray_AS_STRING(buffer) + msg_offset, size - msg_offset) else False
 
     cdef int send_reuse_external_buffer(self, WSMsgType msg_type, char* msg_ptr, Py_ssize_t msg_size, bint fin=True,
                                         bint rsv1=False, bint rsv2=False, bint rsv3=False) except -1:
@@ -108,7 +109,7 @@ cdef class WSTransport:
         check_data_or_ping(msg_type)
         if msg_size < 0 or msg_ptr == NULL:
             raise ValueError(f"msg_ptr and msg_size have to name a message of 0 or more bytes, msg_size is {msg_size}")
-        return send_in_place(connection, msg_type, <uint8_t*>msg_ptr, msg_size, fin, rsv1, rsv2, rsv3)
+        return send_in_place(connection, first_byte(msg_type, fin, rsv1, rsv2, rsv3), <uint8_t*>msg_ptr, msg_size)
 
     cpdef send_ping(self, message=None):
         """Send a PING frame (RFC 6455 5.5.2).
@@ -116,7 +117,7 @@ cdef class WSTransport:
         :param message: up to 125 bytes, as for :meth:`send`
         :raises ValueError: when it is longer; nothing is sent
         """
-        send_message(checked_connection(self, "send_ping"), WSMsgType.PING, message, True, False, False, False)
+        send_message(checked_connection(self, "send_ping"), FIN_BIT | WSMsgType.PING, message)
 
     cpdef send_pong(self, message=None):
         """Send a PONG frame (RFC 6455 5.5.3).
@@ -124,7 +125,7 @@ cdef class WSTransport:
         :param message: up to 125 bytes, as for :meth:`send`
         :raises ValueError: when it is longer; nothing is sent
         """
-        send_message(checked_connection(self, "send_pong"), WSMsgType.PONG, message, True, False, False, False)
+        send_message(checked_connection(self, "send_pong"), FIN_BIT | WSMsgType.PONG, message)
 
     cpdef send_close(self, close_code=WSCloseCode.NO_INFO, close_message=None):
         """Send a CLOSE frame (RFC 6455 5.5.1). The first one counts; every send after it does nothing.
@@ -283,27 +284,26 @@ cdef inline bint can_send(Connection connection) noexcept:
     return connection.state == STATE_OPEN and not connection.transport.is_close_frame_sent
 
 
-cdef inline int may_queue(Connection connection, WSMsgType msg_type, Py_ssize_t size) except -1:
+cdef inline int may_queue(Connection connection, uint8_t first, Py_ssize_t size) except -1:
     """Whether a frame may wait behind what the peer has not taken; otherwise the policy for slow peers was followed."""
     # Asked only while something waits. What goes to a peer that reads costs one branch, control frames always pass.
-    if not connection.transport_queued or connection.options.max_write_buffer_size == 0 or msg_type & 8:
+    if not connection.transport_queued or connection.options.max_write_buffer_size == 0 or first & OPCODE_CONTROL_BIT:
         return True
     return fits_write_buffer(connection, size)
 
 
-cdef int send_message(Connection connection, WSMsgType msg_type, object message, bint fin, bint rsv1, bint rsv2,
-                      bint rsv3) except -1:
+cdef int send_message(Connection connection, uint8_t first, object message) except -1:
+    """Send a frame whose first byte is `first`; whether it was taken."""
     cdef Py_buffer view
     if not can_send(connection):
         return 0
-    if not (connection.direct or connection.is_client or msg_type & 8) and has_lasting_payload(message):
-        return send_uncopied(connection, msg_type, message, fin, rsv1, rsv2, rsv3)
+    if not (connection.direct or connection.is_client or first & OPCODE_CONTROL_BIT) and has_lasting_payload(message):
+        return send_uncopied(connection, first, message)
     if PyBytes_CheckExact(message):
-        return send_frame(connection, msg_type, <const uint8_t*>PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message),
-                          fin, rsv1, rsv2, rsv3)
+        return send_frame(connection, first, <const uint8_t*>PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
     get_message(message, &view)
     try:
-        return send_frame(connection, msg_type, <const uint8_t*>view.buf, view.len, fin, rsv1, rsv2, rsv3)
+        return send_frame(connection, first, <const uint8_t*>view.buf, view.len)
     finally:
         PyBuffer_Release(&view)
 
@@ -324,18 +324,17 @@ cdef bint has_lasting_payload(object message) except -1:
     return type(owner) is bytes or type(owner) is ReadBuffer
 
 
-cdef int send_uncopied(Connection connection, WSMsgType msg_type, object message, bint fin, bint rsv1, bint rsv2,
-                       bint rsv3) except -1:
+cdef int send_uncopied(Connection connection, uint8_t first, object message) except -1:
     """Give the transport header and payload; it may keep them, so this is for what has_lasting_payload()."""
     cdef:
         uint8_t[MAX_HEADER_SIZE] header
         object payload = PyMemoryView_FromObject(message) if type(message) is WSFrame else message
         Py_ssize_t size = memoryview(payload).nbytes
-        size_t head = write_header(header, msg_type, fin, rsv1, rsv2, rsv3, size, False, 0)
-    if not may_queue(connection, msg_type, size):
+        size_t head = write_header(header, first, size, False, 0)
+    if not may_queue(connection, first, size):
         return False
     if connection.debug:
-        log_sent_frame(connection, msg_type, size, fin)
+        log_sent_frame(connection, first, size)
     if connection.gathered is not None:
         flush(connection)
     connection.transport_queued = True
@@ -361,28 +360,26 @@ cdef int get_message(object message, Py_buffer* view) except -1:
     return 0
 
 
-cdef inline int check_control(WSMsgType msg_type, Py_ssize_t size, bint fin) except -1:
-    if msg_type & 8:
+cdef inline int check_control(uint8_t first, Py_ssize_t size) except -1:
+    if first & OPCODE_CONTROL_BIT:
         if size > MAX_CONTROL_PAYLOAD:
             raise ValueError(
                 f"the message of a control frame has {size} bytes, expected {MAX_CONTROL_PAYLOAD} at most (RFC 6455 5.5)")
-        if not fin:
+        if not first & FIN_BIT:
             raise ValueError("fin is False, but a control frame may not be fragmented (RFC 6455 5.5)")
     return 0
 
 
-cdef inline int send_frame(Connection connection, WSMsgType msg_type, const uint8_t* payload, Py_ssize_t size, bint fin,
-                           bint rsv1, bint rsv2, bint rsv3) except -1:
+cdef inline int send_frame(Connection connection, uint8_t first, const uint8_t* payload, Py_ssize_t size) except -1:
     """Build one frame and write it, unless the peer is too slow; `payload` is read before this returns."""
-    check_control(msg_type, size, fin)
-    if not may_queue(connection, msg_type, size):
+    check_control(first, size)
+    if not may_queue(connection, first, size):
         return False
-    write_frame(connection, msg_type, payload, size, fin, rsv1, rsv2, rsv3)
+    write_frame(connection, first, payload, size)
     return True
 
 
-cdef int write_frame(Connection connection, WSMsgType msg_type, const uint8_t* payload, Py_ssize_t size, bint fin,
-                     bint rsv1, bint rsv2, bint rsv3) except -1:
+cdef int write_frame(Connection connection, uint8_t first, const uint8_t* payload, Py_ssize_t size) except -1:
     cdef:
         ThreadMemory memory = connection.memory
         bint masked = connection.is_client
@@ -393,21 +390,21 @@ cdef int write_frame(Connection connection, WSMsgType msg_type, const uint8_t* p
         Py_ssize_t done, chunk, sent
         bytes frame
     if connection.debug:
-        log_sent_frame(connection, msg_type, size, fin)
+        log_sent_frame(connection, first, size)
     if connection.gathered is not None:
         out = room_to_gather(connection, header_size(size, masked) + size)
         if out != NULL:
-            build_frame(out, msg_type, payload, size, fin, rsv1, rsv2, rsv3, masked, key)
+            build_frame(out, first, payload, size, masked, key)
             return 0
     if not goes_direct(connection):
         # The transport may keep what it is given: it gets bytes of its own, built in one pass.
         frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header_size(size, masked) + size)
-        build_frame(<uint8_t*>PyBytes_AS_STRING(frame), msg_type, payload, size, fin, rsv1, rsv2, rsv3, masked, key)
+        build_frame(<uint8_t*>PyBytes_AS_STRING(frame), first, payload, size, masked, key)
         return write_to_transport(connection, frame)
     if size <= SCRATCH_SIZE and (masked or size <= COPY_LIMIT):
-        head = build_frame(memory.scratch, msg_type, payload, size, fin, rsv1, rsv2, rsv3, masked, key)
+        head = build_frame(memory.scratch, first, payload, size, masked, key)
         return write_bytes(connection, memory.scratch, <Py_ssize_t>head + size)
-    head = write_header(header, msg_type, fin, rsv1, rsv2, rsv3, size, masked, key)
+    head = write_header(header, first, size, masked, key)
     if not masked:
         # Large and unmasked: the kernel takes header and payload from where they lie.
         sent = ws_send2(connection.fd, header, head, payload, size)
@@ -430,10 +427,10 @@ cdef int write_frame(Connection connection, WSMsgType msg_type, const uint8_t* p
     return 0
 
 
-cdef inline size_t build_frame(uint8_t* out, WSMsgType msg_type, const uint8_t* payload, Py_ssize_t size, bint fin,
-                               bint rsv1, bint rsv2, bint rsv3, bint masked, uint32_t key) noexcept:
+cdef inline size_t build_frame(uint8_t* out, uint8_t first, const uint8_t* payload, Py_ssize_t size, bint masked,
+                               uint32_t key) noexcept:
     """Write header and payload; returns the size of the header."""
-    cdef size_t head = write_header(out, msg_type, fin, rsv1, rsv2, rsv3, size, masked, key)
+    cdef size_t head = write_header(out, first, size, masked, key)
     if masked:
         mask_copy(out + head, payload, size, key)
     elif size:
@@ -441,8 +438,7 @@ cdef inline size_t build_frame(uint8_t* out, WSMsgType msg_type, const uint8_t* 
     return head
 
 
-cdef int send_in_place(Connection connection, WSMsgType msg_type, uint8_t* payload, Py_ssize_t size, bint fin,
-                       bint rsv1, bint rsv2, bint rsv3) except -1:
+cdef int send_in_place(Connection connection, uint8_t first, uint8_t* payload, Py_ssize_t size) except -1:
     """Send a payload that has 14 free bytes in front of it and may be masked where it lies."""
     cdef:
         bint masked = connection.is_client
@@ -451,16 +447,16 @@ cdef int send_in_place(Connection connection, WSMsgType msg_type, uint8_t* paylo
         size_t head
     if not can_send(connection):
         return 0
-    check_control(msg_type, size, fin)
-    if connection.deflater is not None and not msg_type & 8:
-        check_not_deflated(connection, msg_type, rsv1)
-    if not may_queue(connection, msg_type, size):
+    check_control(first, size)
+    if connection.deflater is not None and not first & OPCODE_CONTROL_BIT:
+        check_not_deflated(connection, first)
+    if not may_queue(connection, first, size):
         return False
     key = next_mask(connection.memory) if masked else 0
     if connection.debug:
-        log_sent_frame(connection, msg_type, size, fin)
+        log_sent_frame(connection, first, size)
     head = header_size(size, masked)
-    write_header(payload - head, msg_type, fin, rsv1, rsv2, rsv3, size, masked, key)
+    write_header(payload - head, first, size, masked, key)
     if masked:
         mask_copy(payload, payload, size, key)
     if connection.gathered is not None:
@@ -472,9 +468,9 @@ cdef int send_in_place(Connection connection, WSMsgType msg_type, uint8_t* paylo
     return True
 
 
-cdef int log_sent_frame(Connection connection, WSMsgType msg_type, Py_ssize_t size, bint fin) except -1:
+cdef int log_sent_frame(Connection connection, uint8_t first, Py_ssize_t size) except -1:
     connection.options.logger.log(
-        PICOWS_DEBUG_LL, "sent %s, fin=%s, payload_sz=%d", msg_types[<Py_ssize_t>msg_type].name, bool(fin), size)
+        PICOWS_DEBUG_LL, "sent %s, fin=%s, payload_sz=%d", msg_types[first & 0x0F].name, first & FIN_BIT != 0, size)
     return 0
 
 
@@ -613,7 +609,7 @@ cdef int send_close_frame(Connection connection, int code, bytes reason) except 
         return 0
     if code != WSCloseCode.NO_INFO:
         size = write_close_payload(payload, code, <const uint8_t*>PyBytes_AS_STRING(reason), PyBytes_GET_SIZE(reason))
-    send_frame(connection, WSMsgType.CLOSE, payload, size, True, False, False, False)
+    send_frame(connection, FIN_BIT | OPCODE_CLOSE, payload, size)
     transport.is_close_frame_sent = True
     sent = WSCloseInfo(named_close_code(code), reason.decode() if reason else None)
     received = transport.close_handshake.recv if transport.close_handshake is not None else None

@@ -24,10 +24,10 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from picows._codec cimport (
-    ERR_FRAME_TOO_BIG, MAX_CONTROL_PAYLOAD, MAX_HEADER_SIZE, Reader, STATUS_FRAME, STATUS_NEED_MORE, Status,
-    close_code_may_travel, header_size, mask_copy, parse_close_payload, reader_attach, reader_commit, reader_init,
-    reader_limit, reader_needed, reader_next, reader_space, reader_unread, status_close_code, status_sentence, write_close_payload,
-    write_header,
+    ERR_FRAME_TOO_BIG, FIN_BIT, MAX_CONTROL_PAYLOAD, MAX_HEADER_SIZE, OPCODE_CLOSE, OPCODE_CONTROL_BIT, RSV1_BIT,
+    Reader, STATUS_FRAME, STATUS_NEED_MORE, Status, close_code_may_travel, first_byte, header_size, mask_copy,
+    parse_close_payload, reader_attach, reader_commit, reader_init, reader_limit, reader_needed, reader_next,
+    reader_space, reader_unread, status_close_code, status_sentence, write_close_payload, write_header,
 )
 
 from picows._messages cimport (
