@@ -158,7 +158,7 @@ async def ws_connect(
         sockets do not apply to it.
     :param use_aiofastnet:
         Whether connections are made by the package aiofastnet in place of the event loop. None:
-        those over TLS, if it is installed; over plain TCP the loop's own are lighter.
+        if it is installed, except for plain TCP on uvloop, whose own are lighter and as quick.
     :param coalesce_writes:
         Whether what the listener sends on a connection while several frames that came in one read are
         delivered to it leaves in one write: at the end of them, when 64 KiB wait, at
@@ -346,7 +346,7 @@ async def ws_create_server(
         is kept than what was received of it, for a larger one room for all of it.
     :param use_aiofastnet:
         Whether connections are made by the package aiofastnet in place of the event loop. None:
-        those over TLS, if it is installed; over plain TCP the loop's own are lighter.
+        if it is installed, except for plain TCP on uvloop, whose own are lighter and as quick.
     :param coalesce_writes:
         Whether what the listener sends on a connection while several frames that came in one read are
         delivered to it leaves in one write: at the end of them, when 64 KiB wait, at
@@ -399,7 +399,8 @@ async def ws_create_server(
     if sock is not None and not (host is None and port is None):
         raise ValueError("host and port must be None when there is a sock")
     _check_context("ssl", kwargs.get("ssl"), ssl.PROTOCOL_TLS_CLIENT)
-    aiofastnet = choose_aiofastnet(use_aiofastnet, kwargs.get("ssl") is not None)
+    loop = asyncio.get_running_loop()
+    aiofastnet = choose_aiofastnet(loop, use_aiofastnet, kwargs.get("ssl") is not None)
     options = _check_options(
         listener_factory=ws_listener_factory,
         is_client_side=False,
@@ -422,7 +423,6 @@ async def ws_create_server(
         max_message_size=max_message_size,
         compression=compression,
     )
-    loop = asyncio.get_running_loop()
     protocol_factory = functools.partial(WSProtocol, options)
     if sock is not None and sock.family == getattr(socket, "AF_UNIX", None):
         server = await network(loop, aiofastnet, "create_unix_server")(protocol_factory, **kwargs)
