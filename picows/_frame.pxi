@@ -6,6 +6,19 @@ cdef tuple msg_types = tuple(
 cdef dict close_codes = {int(code): code for code in WSCloseCode}
 
 
+cdef int share_enum_members() except -1:
+    """Without a GIL each frame of each thread would write to the reference counts of the same few members."""
+    if not PICOWS_EXACT_REFCOUNTS:
+        for enum in (WSMsgType, WSCloseCode):
+            for member in enum:
+                # A count that overflows makes an object immortal: nobody counts it any more.
+                Py_SET_REFCNT(member, PY_SSIZE_T_MAX)
+    return 0
+
+
+share_enum_members()
+
+
 cdef class WSFrame:
     """One received frame. Its payload lies in the connection's read buffer: nothing was copied.
 

@@ -63,6 +63,8 @@ cdef extern from "Python.h":
     """
     const bint PICOWS_EXACT_REFCOUNTS
     Py_ssize_t Py_REFCNT(object)
+    void Py_SET_REFCNT(object, Py_ssize_t)
+    const Py_ssize_t PY_SSIZE_T_MAX
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
     ctypedef struct PyTypeObject:
         void* tp_dict
