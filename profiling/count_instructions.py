@@ -48,6 +48,10 @@ class Function(NamedTuple):
         return self.module == "picows"
 
 
+# What calls the listener: one function, unless the compiler keeps its inner one apart.
+DELIVERING = (Function("picows", "deliver"), Function("picows", "deliver_frames"))
+
+
 class Profile:
     """One dump of callgrind: the cost of each function itself, and of each call with all that it calls."""
 
@@ -97,7 +101,7 @@ class Profile:
         return sum(
             cost
             for (caller, callee), cost in self.calls.items()
-            if caller == Function("picows", "deliver") and re.search(r"FastCall|Vectorcall|on_ws_frame", callee.name)
+            if caller in DELIVERING and re.search(r"FastCall|Vectorcall|on_ws_frame", callee.name)
         )
 
     def split(self, is_sender: bool) -> dict[str, int]:
@@ -127,9 +131,11 @@ class Profile:
             "event loop, or the caller of send": parts["loop"],
             "listener": parts["listener"],
             "attributes of the frame": attributes,
-            "read, parse, deliver": own(r"deliver|Connection\.(get_buffer|buffer_updated)"),
+            "read, parse, deliver": own(r"deliver(_frames)?|Connection\.(get_buffer|buffer_updated)"),
             "mask, unmask": own("picows_mask"),
-            "send: check, build the frame": own(r"(WSTransport\.)?send\w*|get_message|checked_connection|next_mask|build_frame"),
+            "send: check, build the frame": own(
+                r"(WSTransport\.)?send\w*|write_(whole_)?frame|get_message|checked_connection|next_mask|build_frame"
+            ),
             "gather, write": own(r"gather|end_gathering|room_to_gather|write_bytes|flush"),
             "copy (memcpy, memmove)": libc("^_*mem(cpy|move)"),
             "enter the kernel (send, sendmsg)": libc("^_*send"),
