@@ -32,7 +32,12 @@ cdef int disconnect(Connection connection, bint graceful) except -1:
         # The peer has closed: the transport writes what it holds, and nothing comes that could disturb it.
         return 0
     if not connection.over_tls and underlying.can_write_eof():
-        underlying.write_eof()
+        try:
+            underlying.write_eof()
+        except OSError:
+            # The peer was gone already, and answered what we sent by a reset. asyncio says so here.
+            underlying.abort()
+            return 0
     # The user may have paused it.
     if not underlying.is_reading():
         underlying.resume_reading()

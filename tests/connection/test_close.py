@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from picows import WSCloseCode, WSFrame, WSMsgType, WSTransport
+from picows import WSCloseCode, WSFrame, WSMsgType, WSProtocolError, WSTransport
 from tests.connection.networks import (
     LOOPS,
     Echo,
@@ -515,5 +515,31 @@ def test_wait_disconnected_has_seen_the_callback(net: Network) -> None:
                 assert listener.calls == ["connected", "disconnected"]
                 assert listener.state == (True, True)
                 await listener.waiter
+
+    net.run(test())
+
+
+@over_both_loops
+@over_roles
+@pytest.mark.parametrize("wire", [b"\x88\x02\x03\xe8", b"\x83\x00"], ids=["CLOSE", "fault"])
+def test_the_peer_is_gone_when_we_answer(
+    net: Network, role: str, wire: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It closes at once, and our answer is answered by a reset: nothing that a user has to hear of."""
+    if role == "server":
+        wire = bytes([wire[0], wire[1] | 128]) + bytes(4) + wire[2:]
+
+    async def test() -> None:
+        for _ in range(10):
+            async with ROLES[role](net, Polite) as (peer, listener):
+                # Both arrive before our side reads.
+                peer.write(wire)
+                peer.writer.close()
+                await listener.disconnected.wait()
+                try:
+                    await listener.transport.wait_disconnected()
+                except WSProtocolError:
+                    assert wire[0] == 0x83
+        assert not [record for record in caplog.records if record.name.startswith("picows")]
 
     net.run(test())
