@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import shutil
@@ -38,8 +39,22 @@ def run(command: list[str], cwd: Path, environment: dict[str, str] | None = None
 
 
 @functools.cache
-def install(folder: Path) -> Installation:
-    """Build and install in the new `folder`, once, by the tools of the test environment: the network is not used."""
+def install(tests_folder: Path) -> Installation:
+    """Build and install below the folder of the test run, once for all its workers."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        tests_folder = tests_folder.parent  # what is given is the worker's own
+    folder = tests_folder / "installation"
+    with (tests_folder / "installation.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "site").exists():
+            build(folder)
+    (sdist,) = folder.glob("*.tar.gz")
+    (wheel,) = folder.glob("*.whl")
+    return Installation(sdist, wheel, folder / "site", folder / "elsewhere")
+
+
+def build(folder: Path) -> None:
+    """Build and install in the new `folder`, by the tools of the test environment: the network is not used."""
     folder.mkdir()
     source, site, elsewhere = folder / "source", folder / "site", folder / "elsewhere"
     elsewhere.mkdir()
@@ -50,8 +65,6 @@ def install(folder: Path) -> Installation:
         else:
             shutil.copy(CHECKOUT / name, source / name)
     run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source)], elsewhere)
-    (sdist,) = folder.glob("*.tar.gz")
     (wheel,) = folder.glob("*.whl")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
     run([*pip, "--target", str(site), str(wheel)], elsewhere)
-    return Installation(sdist, wheel, site, elsewhere)
