@@ -328,7 +328,8 @@ cdef int send_uncopied(Connection connection, uint8_t first, object message) exc
     """Give the transport header and payload; it may keep them, so this is for what has_lasting_payload()."""
     cdef:
         uint8_t[MAX_HEADER_SIZE] header
-        object payload = PyMemoryView_FromObject(message) if type(message) is WSFrame else message
+        # A view of our own: the caller may release the one that was given.
+        object payload = message if PyBytes_CheckExact(message) else PyMemoryView_FromObject(message)
         Py_ssize_t size = memoryview(payload).nbytes
         size_t head = write_header(header, first, size, False, 0)
     if not may_queue(connection, first, size):

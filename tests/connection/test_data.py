@@ -374,3 +374,23 @@ def test_the_memory_of_a_large_frame_is_given_up(net: Network) -> None:
                 tracemalloc.stop()
 
     net.run(test())
+
+
+@over_every_network
+def test_a_view_may_be_released_behind_the_send(net: Network) -> None:
+    """Though the peer does not read yet, so that what was sent still waits."""
+    message = noise(300_000)
+    count = 40
+
+    async def test() -> None:
+        async with net.pair() as (client, server):
+            client.transport.underlying_transport.pause_reading()
+            for _ in range(count):
+                with memoryview(message) as view:
+                    server.transport.send(WSMsgType.BINARY, view)
+            assert server.transport.write_buffer_size > 0
+            client.transport.underlying_transport.resume_reading()
+            for _ in range(count):
+                assert await client.payload() == message
+
+    net.run(test())
