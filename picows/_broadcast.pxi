@@ -27,6 +27,7 @@ def ws_broadcast(transports, WSMsgType msg_type, message, bint fin=True, compres
         dict deflated = {}                  # by the settings: the payload, and the frame of a server
         Py_ssize_t taken = 0
     check_data_or_ping(msg_type)
+    check_compress(compress)
     for target in targets:
         if not isinstance(target, WSTransport):
             raise TypeError(f"transports holds a {type(target).__name__}, expected WSTransport only")
@@ -46,9 +47,7 @@ def ws_broadcast(transports, WSMsgType msg_type, message, bint fin=True, compres
                 elif may_queue(connection, first, view.len):
                     if frame is None:
                         frame = unmasked_frame(first, <const uint8_t*>view.buf, view.len)
-                    if connection.debug:
-                        log_sent_frame(connection, first, view.len)
-                    write_whole_frame(connection, frame)
+                    write_whole_frame(connection, frame, view.len)
                     taken += 1
             except WSSlowPeerError:
                 pass    # one slow peer does not keep the message from the others
@@ -77,7 +76,7 @@ cdef int broadcast_deflated(Connection connection, uint8_t first, message, Py_bu
     if connection.is_client:
         write_frame(connection, first | RSV1_BIT, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
     else:
-        write_whole_frame(connection, frame)
+        write_whole_frame(connection, frame, PyBytes_GET_SIZE(payload))
     return True
 
 
@@ -87,11 +86,13 @@ cdef bytes unmasked_frame(uint8_t first, const uint8_t* payload, Py_ssize_t size
     return frame
 
 
-cdef int write_whole_frame(Connection connection, bytes frame) except -1:
+cdef int write_whole_frame(Connection connection, bytes frame, Py_ssize_t payload_size) except -1:
     cdef:
         Py_ssize_t size = PyBytes_GET_SIZE(frame)
         Py_ssize_t sent
         uint8_t* out
+    if connection.debug:
+        log_sent_frame(connection, <uint8_t>PyBytes_AS_STRING(frame)[0], payload_size)
     if connection.gathered is not None:
         out = room_to_gather(connection, size)
         if out != NULL:

@@ -6,9 +6,14 @@ cdef inline int is_deflated(Connection connection, uint8_t first, Py_ssize_t siz
         return connection.deflating
     if compress is None:
         return not first & FIN_BIT or size >= <Py_ssize_t>connection.options.compression.min_size
-    if not isinstance(compress, bool):
-        raise TypeError(f"compress must be a bool or None, got {compress!r}")
+    check_compress(compress)
     return compress
+
+
+cdef inline int check_compress(compress) except -1:
+    if compress is not None and not isinstance(compress, bool):
+        raise TypeError(f"compress must be a bool or None, got {compress!r}")
+    return 0
 
 
 cdef int send_deflated(Connection connection, uint8_t first, message, compress) except -1:

@@ -101,6 +101,7 @@ def test_clients_mask_each_frame_anew(net: Network) -> None:
         ((WSMsgType.PING, b"", False), ValueError, "fin is False"),
         ((WSMsgType.TEXT, 5), TypeError, "message is of type int"),
         ((WSMsgType.TEXT, "\ud800"), UnicodeEncodeError, "surrogates"),
+        ((WSMsgType.TEXT, b"", True, 1), TypeError, "compress must be a bool or None"),
     ],
 )
 def test_nothing_is_sent_for_a_wrong_argument(
