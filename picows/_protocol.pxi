@@ -110,7 +110,6 @@ cdef class Connection:
         bint closes_when_answered   # close() waits for the peer's CLOSE
         bint writing_paused
         bint deflating              # a message that is being sent in fragments is compressed
-        bint message_under_way      # so the next frame may have less than max_frame_size allows
         bint awaits_pong
         bint measuring
         bint writing_closed
@@ -542,6 +541,7 @@ cdef int next_message(Connection connection, WSFrame frame) except -1:
     cdef:
         MessageAssembler messages = connection.messages
         MessageStatus status
+        bint was_limited = messages.fragments != 0
     if connection.reader.frame.opcode & 8:
         status = messages.check_control(&connection.reader.frame)
         if status == MESSAGE_MORE:
@@ -555,12 +555,10 @@ cdef int next_message(Connection connection, WSFrame frame) except -1:
             return False
         if status == MESSAGE_READY:
             fill_message(frame, &connection.reader, connection.buffer, messages)
-            if connection.message_under_way:
-                connection.message_under_way = False
+            if was_limited:
                 limit_next_frame(connection)
             return True
         if status == MESSAGE_MORE:
-            connection.message_under_way = True
             limit_next_frame(connection)
             return False
     peer_failed(connection, message_status_close_code(status), message_status_sentence(status))
@@ -641,7 +639,8 @@ cdef inline void let_go(Connection connection) noexcept:
 cdef inline bint awaits_rest(Connection connection) noexcept:
     """Whether part of a frame or of a message has come."""
     return connection.state == STATE_OPEN and not connection.close_received and (
-        reader_unread(&connection.reader) != 0 or connection.message_under_way)
+        reader_unread(&connection.reader) != 0
+        or (connection.messages is not None and connection.messages.fragments != 0))
 
 
 cdef inline void cancel_stall_timer(Connection connection):
