@@ -13,10 +13,8 @@ import pytest
 
 from picows import (
     WSDeflate,
-    WSFrame,
     WSInvalidHeaderError,
     WSMsgType,
-    WSTransport,
     WSUpgradeResponse,
     WSUpgradeResponseWithListener,
     ws_broadcast,
@@ -293,18 +291,13 @@ def test_with_the_websockets_package(net: Network) -> None:
     server_module = pytest.importorskip("websockets.asyncio.server")
     messages = [DOCUMENT.decode(), "short", DOCUMENT, b"", "grüße" * 1000, DOCUMENT]
 
-    class Back(Recorder):
-        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-            if frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                transport.send(frame.msg_type, frame)
-
     async def echo(connection: Any) -> None:
         async for message in connection:
             await connection.send(message)
 
     async def test() -> None:
         options: dict[str, Any] = {**DEFLATE, "enable_auto_close": True}
-        async with net.serve(lambda request: Back(), **options) as url, client_module.connect(url) as theirs:
+        async with net.serve(lambda request: Echo(), **options) as url, client_module.connect(url) as theirs:
             assert [extension.name for extension in theirs.protocol.extensions] == ["permessage-deflate"]
             for message in messages:
                 await theirs.send(message)
