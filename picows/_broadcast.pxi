@@ -51,6 +51,7 @@ def ws_broadcast(transports, WSMsgType msg_type, message, bint fin=True, compres
                     taken += 1
             except WSSlowPeerError:
                 pass    # one slow peer does not keep the message from the others
+            tell_flow(connection)
     finally:
         PyBuffer_Release(&view)
     return taken
@@ -91,17 +92,14 @@ cdef int write_whole_frame(Connection connection, bytes frame, Py_ssize_t payloa
         Py_ssize_t size = PyBytes_GET_SIZE(frame)
         Py_ssize_t sent
         uint8_t* out
+        uint8_t first = <uint8_t>PyBytes_AS_STRING(frame)[0]
+    out = room_to_gather(connection, size) if connection.corks else NULL
+    if out != NULL:
+        memcpy(out, PyBytes_AS_STRING(frame), size)
+    else:
+        sent = ws_send(connection.fd, PyBytes_AS_STRING(frame), size) if goes_direct(connection) else 0
+        if sent < size:
+            write_to_transport(connection, frame[sent:] if sent else frame)
     if connection.debug:
-        log_sent_frame(connection, <uint8_t>PyBytes_AS_STRING(frame)[0], payload_size)
-    if connection.gathered is not None:
-        out = room_to_gather(connection, size)
-        if out != NULL:
-            memcpy(out, PyBytes_AS_STRING(frame), size)
-            return 0
-    if goes_direct(connection):
-        sent = ws_send(connection.fd, PyBytes_AS_STRING(frame), size)
-        if sent == size:
-            return 0
-        if sent:
-            frame = frame[sent:]
-    return write_to_transport(connection, frame)
+        log_sent_frame(connection, first, payload_size)
+    return 0

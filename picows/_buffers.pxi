@@ -92,8 +92,6 @@ cdef class WriteBuffer:
     cdef:
         uint8_t* data
         size_t size
-        int corks               # how many cork() are open
-        bint of_burst           # the burst that is being delivered is to flush it
 
     def __cinit__(self):
         self.data = <uint8_t*>PyMem_RawMalloc(GATHER_SIZE)

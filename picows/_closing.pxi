@@ -21,7 +21,7 @@ cdef int disconnect(Connection connection, bint graceful) except -1:
         return 0
     underlying = transport.underlying_transport
     cancel_timer(connection)
-    if graceful and connection.gathered is not None:
+    if graceful:
         flush(connection)
     connection.state = STATE_CLOSING
     wake_pong_waiter(connection)
@@ -110,8 +110,7 @@ cdef int close_when_answered(Connection connection) except -1:
     if connection.state != STATE_OPEN:
         return 0
     connection.closes_when_answered = True
-    if connection.gathered is not None:
-        flush(connection)
+    flush(connection)
     # A dead peer is found by the time-out of whoever closes.
     cancel_timer(connection)
     if connection.close_received and not connection.delivering:
@@ -131,8 +130,7 @@ cdef int end_closing_handshake(Connection connection) except -1:
     """Both sides have said CLOSE: now the server ends TCP, and the client waits for that (RFC 6455 7.1.1)."""
     if not connection.is_client:
         return disconnect(connection, True)
-    if connection.gathered is not None:
-        flush(connection)
+    flush(connection)
     cancel_timer(connection)
     connection.timer = connection.loop.call_later(SERVER_CLOSE_TIMEOUT, connection._on_close_timeout)
     return 0
@@ -196,8 +194,14 @@ cdef int callback_failed(Connection connection, str name, error) except -1:
 
 
 cdef int note_callback_error(Connection connection, str name, error) except -1:
-    """The client's wait_disconnected raises the first one; all others are logged."""
-    if not connection.is_client or connection.transport is None or not keep_error(connection.transport, error):
+    """The client's wait_disconnected raises the first one; all others are logged.
+
+    What ends the program is no fault of the connection's: it goes on to the event loop, which stops.
+    """
+    if isinstance(error, EXIT):
+        raise error
+    if (not connection.is_client or connection.transport is None
+            or not keep_error(connection.transport, raisable(name, error))):
         connection.options.logger.error("%s failed", name, exc_info=error)
     return 0
 
@@ -205,16 +209,13 @@ cdef int note_callback_error(Connection connection, str name, error) except -1:
 cdef bint keep_error(WSTransport transport, error) except -1:
     """Keep what wait_disconnected is to raise; whether it is the first.
 
-    The frames of its traceback refer to the listener and the transport, hence to this error: emptied, they are no cycle.
+    The frames of its traceback refer to the listener and the transport, hence to this error: a cycle, so it is kept
+    without them.
     """
     if transport._failure is not None:
         return False
+    release_frames(error)
     transport._failure = (error, error.__traceback__)
-    cleared = set()     # users may have tied the causes into a ring
-    while error is not None and id(error) not in cleared:
-        cleared.add(id(error))
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
     return True
 
 

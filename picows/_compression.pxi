@@ -26,6 +26,9 @@ cdef int send_deflated(Connection connection, uint8_t first, message, compress) 
         return False
     get_message(message, &view)
     try:
+        # As in send_message(): that may have run code.
+        if not can_send(connection):
+            return False
         if not is_deflated(connection, first, view.len, compress):
             connection.deflating = False
             return send_frame(connection, first, <const uint8_t*>view.buf, view.len)

@@ -57,7 +57,7 @@ cdef int send_user_ping(Connection connection) except -1:
     connection.ping_sent = monotonic()
     try:
         connection.listener.send_user_specific_ping(connection.transport)
-    except Exception as error:
+    except BaseException as error:
         callback_failed(connection, "send_user_specific_ping", error)
     return 0
 

@@ -78,7 +78,7 @@ cdef class Connection:
         ReadBuffer buffer           # what `reader` stands in; None while nothing incomplete waits
         ReadBuffer lent             # what get_buffer gave out last
         Py_ssize_t large_frame      # the size of the last frame that did not come in one read, 0 after a smaller one
-        WriteBuffer gathered        # None while frames leave one by one
+        WriteBuffer gathered        # what waits for the end of a burst, or of a cork; None while nothing does
         MessageAssembler messages   # None while the listener wants frames
         object deflater             # None: no compression was agreed on
         object loop
@@ -101,14 +101,19 @@ cdef class Connection:
         Py_ssize_t linger_unsent    # what the peer had not acknowledged then
         State state
         int fd
+        int corks                   # frames gather while there are any: open cork() blocks, and a burst that is answered
         bint is_client
         bint over_tls               # to the server, or to a proxy before it
         bint direct                 # the socket may be written to
         bint transport_queued       # the transport was given bytes that it may not have written yet
         bint delivering
+        bint burst_corked           # one of the corks is that of the burst which is being delivered
         bint close_received
         bint closes_when_answered   # close() waits for the peer's CLOSE
-        bint writing_paused
+        bint in_write               # the transport is writing: what it reports meanwhile is told when our own call is done
+        bint writing_paused         # what the transport has reported ...
+        bint pause_told             # ... and what the listener knows of it
+        int telling                 # the listener is in pause_writing or resume_writing
         bint deflating              # a message that is being sent in fragments is compressed
         bint awaits_pong
         bint measuring
@@ -173,18 +178,20 @@ cdef class Connection:
             transport.underlying_transport.close()
         if self.debug:
             self.options.logger.log(PICOWS_DEBUG_LL, "connection lost: %r", exc)
-        if was_upgraded:
-            try:
+        try:
+            if was_upgraded:
                 listener.on_ws_disconnected(transport)
-            except Exception as error:
-                note_callback_error(self, "on_ws_disconnected", error)
-        wake_all(self)
-        if self.upgrade_waiter is None:
-            let_go(self)
-        self.handshake = None
-        self.lent = None
-        if not self.delivering:
-            self.buffer = None
+        except BaseException as error:
+            note_callback_error(self, "on_ws_disconnected", error)
+        finally:
+            wake_all(self)
+            if self.upgrade_waiter is None:
+                let_go(self)
+            self.handshake = None
+            self.lent = None
+            self.gathered = None
+            if not self.delivering:
+                self.buffer = None
 
     def eof_received(self):
         if awaits_upgrade(self):
@@ -193,27 +200,13 @@ cdef class Connection:
 
     def pause_writing(self):
         self.writing_paused = True
-        if self.listener is None:
-            return
-        if not self.slow_peer_noted and not overrides_pause_writing(self.listener):
-            self.slow_peer_noted = True
-            self.options.logger.info(
-                "the peer is slow: %d bytes wait to be sent; override pause_writing to stop producing meanwhile",
-                self.transport.underlying_transport.get_write_buffer_size())
-        try:
-            self.listener.pause_writing()
-        except Exception as error:
-            callback_failed(self, "pause_writing", error)
+        if not self.in_write:
+            tell_flow(self)
 
     def resume_writing(self):
         self.writing_paused = False
-        if self.listener is None:
-            return
-        send_pending_pong(self)
-        try:
-            self.listener.resume_writing()
-        except Exception as error:
-            callback_failed(self, "resume_writing", error)
+        if not self.in_write:
+            tell_flow(self)
 
     def get_buffer(self, Py_ssize_t sizehint):
         cdef:
@@ -227,9 +220,10 @@ cdef class Connection:
             reader_space(&self.reader, &space)
         if space == 0 and (self.delivering or unread > SHARED_READ_SIZE // 2):
             # A loop was run inside a callback and reads more, or it was stopped there: the frame of that callback keeps
-            # its block, all behind it goes elsewhere.
-            self.buffer = ReadBuffer(<Py_ssize_t>unread + SHARED_READ_SIZE)
-            reader_attach(&self.reader, self.buffer.data, self.buffer.capacity)
+            # its block, all behind it goes elsewhere. The unread bytes move before the old block may be freed.
+            buffer = ReadBuffer(<Py_ssize_t>unread + SHARED_READ_SIZE)
+            reader_attach(&self.reader, buffer.data, buffer.capacity)
+            self.buffer = buffer
             reader_space(&self.reader, &space)
         if space:
             buffer = self.buffer
@@ -292,10 +286,17 @@ cdef class Connection:
                 self._accept_response(self.handshake.response)
             else:
                 self._answer_request()
+        except EXIT:
+            self.loop.call_soon(self._deliver_rest)
+            raise
         finally:
             self.delivering = False
             self.handshake = None
         deliver(self)
+
+    def _deliver_rest(self):
+        if not self.delivering:
+            deliver(self)
 
     def _answer_request(self):
         cdef WSTransport transport = self.transport
@@ -308,7 +309,10 @@ cdef class Connection:
                 raise TypeError(
                     f"the listener factory returned a {type(listener).__name__}, expected a WSListener, "
                     "a WSUpgradeResponseWithListener or None")
-        except Exception:
+        except EXIT:
+            disconnect(self, False)
+            raise
+        except BaseException:
             self.options.logger.exception("the listener factory failed for a request of %r", transport.request.path)
             listener = None
             response, head, _ = answer(self.handshake, failed_factory_result())
@@ -327,13 +331,17 @@ cdef class Connection:
             listener = self.options.listener_factory(self.transport.request, response)
             if not isinstance(listener, WSListener):
                 raise TypeError(f"the listener factory returned a {type(listener).__name__}, expected a WSListener")
-        except Exception as error:
-            set_exception(self.upgrade_waiter, error)
+        except BaseException as error:
+            set_exception(self.upgrade_waiter, raisable("the listener factory", error))
             disconnect(self, False)
+            if isinstance(error, EXIT):
+                raise
             return
-        self._open(listener)
-        if awaits_upgrade(self):
-            self.upgrade_waiter.set_result(None)
+        try:
+            self._open(listener)
+        finally:
+            if awaits_upgrade(self):
+                self.upgrade_waiter.set_result(None)
 
     def _open(self, WSListener listener):
         cancel_timer(self)
@@ -344,7 +352,7 @@ cdef class Connection:
         start_auto_ping(self)
         try:
             listener.on_ws_connected(self.transport)
-        except Exception as error:
+        except BaseException as error:
             callback_failed(self, "on_ws_connected", error)
 
     def _handshake_failed(self, error):
@@ -419,6 +427,51 @@ class WSProtocol(Connection, asyncio.BufferedProtocol):
     __slots__ = ()
 
 
+cdef inline int tell_flow(Connection connection) except -1:
+    """The end of every call of ours that may have written: the transport may have reported something meanwhile.
+
+    Transports call pause_writing, those over TLS resume_writing too, from inside of their write(). The listener may do
+    anything there, so it is told only now, when nothing of ours is half done.
+    """
+    if connection.writing_paused != connection.pause_told:
+        tell_listener_of_flow(connection)
+    return 0
+
+
+cdef int tell_listener_of_flow(Connection connection) except -1:
+    cdef:
+        WSListener listener = connection.listener
+        str name
+    while (connection.writing_paused != connection.pause_told and listener is not None
+            and connection.state != STATE_CLOSED):
+        # Whoever is producing inside of resume_writing has to be stopped at once. To go on can wait until the callback
+        # that is running has returned, or callbacks would nest without end.
+        if connection.telling and not connection.writing_paused:
+            return 0
+        if not connection.writing_paused:
+            send_pending_pong(connection)
+            if connection.writing_paused:
+                continue
+        elif not connection.slow_peer_noted and not overrides_pause_writing(listener):
+            connection.slow_peer_noted = True
+            connection.options.logger.info(
+                "the peer is slow: %d bytes wait to be sent; override pause_writing to stop producing meanwhile",
+                connection.transport.underlying_transport.get_write_buffer_size())
+        connection.pause_told = connection.writing_paused
+        name = "pause_writing" if connection.pause_told else "resume_writing"
+        connection.telling += 1
+        try:
+            if connection.pause_told:
+                listener.pause_writing()
+            else:
+                listener.resume_writing()
+        except BaseException as error:
+            callback_failed(connection, name, error)
+        finally:
+            connection.telling -= 1
+    return 0
+
+
 cdef inline void take(ThreadMemory memory, ReadBuffer buffer) noexcept:
     if memory.read_buffer is buffer:
         memory.read_buffer = None
@@ -445,24 +498,26 @@ cdef int deliver(Connection connection) except -1:
             try:
                 deliver_frames(connection)
                 break
-            except Exception as error:
+            except EXIT:
+                # The loop stops. If it is run again, the frames behind this one are delivered then.
+                connection.loop.call_soon(connection._deliver_rest)
+                raise
+            except BaseException as error:
                 # Whoever raises a WSProtocolError wants the connection closed.
                 if (connection.options.disconnect_on_exception or isinstance(error, WSProtocolError)
                         or connection.state != STATE_OPEN):
                     callback_failed(connection, "on_ws_frame", error)
                     break
                 connection.options.logger.exception("on_ws_frame failed, the connection stays open")
-                if connection.gathered is not None:
-                    flush(connection)
+                flush(connection)
         if connection.close_received and connection.state == STATE_OPEN and (
                 connection.options.enable_auto_close or connection.closes_when_answered):
             answer_close(connection)
     finally:
         connection.delivering = nested
-        if connection.gathered is not None and not nested:
-            connection.gathered.of_burst = False
-            if connection.gathered.corks == 0:
-                end_gathering(connection)
+        if connection.burst_corked and not nested:
+            connection.burst_corked = False
+            uncork(connection)
         if buffer is not None and connection.buffer is not buffer:
             give_back(connection.memory, buffer, connection.loop)
         if connection.buffer is not None:
@@ -470,7 +525,7 @@ cdef int deliver(Connection connection) except -1:
         if connection.options.receive_timeout and connection.stall_timer is None and awaits_rest(connection):
             connection.stall_timer = connection.loop.call_later(
                 connection.options.receive_timeout, connection._on_stall_timer)
-    return 0
+    return tell_flow(connection)
 
 
 cdef int deliver_frames(Connection connection) except -1:
@@ -500,9 +555,9 @@ cdef int deliver_frames(Connection connection) except -1:
                 connection.options.logger.log(PICOWS_DEBUG_LL, "received %s", str(frame))
             if not frame.last_in_buffer and connection.options.coalesce_writes:
                 # Not alone in its burst: one read, one write.
-                if connection.gathered is None:
-                    gather(connection)
-                connection.gathered.of_burst = True
+                if not connection.burst_corked:
+                    connection.burst_corked = True
+                    connection.corks += 1
             # The connection itself looks at control frames, and at all frames while a ping waits for its reply.
             if not (frame.msg_type & 8 or connection.awaits_pong) or is_for_listener(connection, frame):
                 if callback is None:
@@ -615,6 +670,7 @@ cdef int is_for_listener(Connection connection, WSFrame frame) except -1:
             connection.pending_pong = frame.get_payload_as_bytes()
         elif can_send(connection):
             send_frame(connection, FIN_BIT | WSMsgType.PONG, <const uint8_t*>frame.payload_ptr, frame.payload_size)
+            tell_flow(connection)
         return False
     if frame.msg_type == WSMsgType.CLOSE:
         note_received_close(connection, frame)
@@ -664,6 +720,18 @@ cdef void set_exception(object waiter, object error):
         waiter.set_exception(error)
         # Whoever gave up waiting is not told by the garbage collector.
         waiter.exception()
+
+
+cdef object raisable(str name, error):
+    """What a callback raised, as something that a coroutine of ours may raise in its user.
+
+    A CancelledError would look as if the waiter had been cancelled, and a StopIteration cannot leave a coroutine.
+    """
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    raised = RuntimeError(f"{name} raised {type(error).__name__}")
+    raised.__cause__ = error
+    return raised
 
 
 cdef object failed_factory_result():

@@ -73,12 +73,16 @@ cdef class WSTransport:
         :raises ValueError: for CLOSE, for a reserved type, for a control frame over 125 bytes or with ``fin=False``
         :raises WSSlowPeerError: with `WSSlowPeerPolicy.RAISE`
         """
-        cdef Connection connection = checked_connection(self, "send")
+        cdef:
+            Connection connection = checked_connection(self, "send")
+            int taken
         check_data_or_ping(msg_type)
         if connection.deflater is not None and not msg_type & 8:
-            return True if send_deflated(
-                connection, first_byte(msg_type, fin, rsv1, rsv2, rsv3), message, compress) else False
-        return True if send_message(connection, first_byte(msg_type, fin, rsv1, rsv2, rsv3), message) else False
+            taken = send_deflated(connection, first_byte(msg_type, fin, rsv1, rsv2, rsv3), message, compress)
+        else:
+            taken = send_message(connection, first_byte(msg_type, fin, rsv1, rsv2, rsv3), message)
+        tell_flow(connection)
+        return True if taken else False
 
     cpdef send_reuse_external_bytearray(self, WSMsgType msg_type, bytearray buffer, Py_ssize_t msg_offset,
                                         bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False):
@@ -96,12 +100,22 @@ cdef class WSTransport:
         check_data_or_ping(msg_type)
         if buffer is None:
             raise ValueError("buffer is None, expected a bytearray")
-        cdef Py_ssize_t size = PyByteArray_GET_SIZE(buffer)
-        if msg_offset < MAX_HEADER_SIZE or msg_offset > size:
-            raise ValueError(
-                f"msg_offset is {msg_offset}, expected {MAX_HEADER_SIZE} (room for the header) to {size} (the size of buffer)")
-        return True if send_in_place(connection, first_byte(msg_type, fin, rsv1, rsv2, rsv3),
-                                     <uint8_t*>PyByteArray_AS_STRING(buffer) + msg_offset, size - msg_offset) else False
+        cdef:
+            Py_buffer view
+            int taken
+        # While it is exported nobody can resize it.
+        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        try:
+            if msg_offset < MAX_HEADER_SIZE or msg_offset > view.len:
+                raise ValueError(
+                    f"msg_offset is {msg_offset}, expected {MAX_HEADER_SIZE} (room for the header) to {view.len} "
+                    "(the size of buffer)")
+            taken = send_in_place(connection, first_byte(msg_type, fin, rsv1, rsv2, rsv3),
+                                  <uint8_t*>view.buf + msg_offset, view.len - msg_offset)
+        finally:
+            PyBuffer_Release(&view)
+        tell_flow(connection)
+        return True if taken else False
 
     cdef int send_reuse_external_buffer(self, WSMsgType msg_type, char* msg_ptr, Py_ssize_t msg_size, bint fin=True,
                                         bint rsv1=False, bint rsv2=False, bint rsv3=False) except -1:
@@ -109,7 +123,10 @@ cdef class WSTransport:
         check_data_or_ping(msg_type)
         if msg_size < 0 or msg_ptr == NULL:
             raise ValueError(f"msg_ptr and msg_size have to name a message of 0 or more bytes, msg_size is {msg_size}")
-        return send_in_place(connection, first_byte(msg_type, fin, rsv1, rsv2, rsv3), <uint8_t*>msg_ptr, msg_size)
+        cdef int taken = send_in_place(
+            connection, first_byte(msg_type, fin, rsv1, rsv2, rsv3), <uint8_t*>msg_ptr, msg_size)
+        tell_flow(connection)
+        return taken
 
     cpdef send_ping(self, message=None):
         """Send a PING frame (RFC 6455 5.5.2).
@@ -117,7 +134,9 @@ cdef class WSTransport:
         :param message: up to 125 bytes, as for :meth:`send`
         :raises ValueError: when it is longer; nothing is sent
         """
-        send_message(checked_connection(self, "send_ping"), FIN_BIT | WSMsgType.PING, message)
+        cdef Connection connection = checked_connection(self, "send_ping")
+        send_message(connection, FIN_BIT | WSMsgType.PING, message)
+        tell_flow(connection)
 
     cpdef send_pong(self, message=None):
         """Send a PONG frame (RFC 6455 5.5.3).
@@ -125,7 +144,9 @@ cdef class WSTransport:
         :param message: up to 125 bytes, as for :meth:`send`
         :raises ValueError: when it is longer; nothing is sent
         """
-        send_message(checked_connection(self, "send_pong"), FIN_BIT | WSMsgType.PONG, message)
+        cdef Connection connection = checked_connection(self, "send_pong")
+        send_message(connection, FIN_BIT | WSMsgType.PONG, message)
+        tell_flow(connection)
 
     cpdef send_close(self, close_code=WSCloseCode.NO_INFO, close_message=None):
         """Send a CLOSE frame (RFC 6455 5.5.1). The first one counts; every send after it does nothing.
@@ -140,6 +161,7 @@ cdef class WSTransport:
             raise TypeError(f"close_code is of type {type(close_code).__name__}, expected a WSCloseCode or an int")
         reason = close_reason_bytes(close_code, close_message)
         send_close_frame(connection, close_code, reason)
+        tell_flow(connection)
 
     cpdef disconnect(self, bint graceful=True):
         """End the connection. Does nothing when it is ending already, but an abort still cuts a graceful end short.
@@ -150,6 +172,7 @@ cdef class WSTransport:
         """
         cdef Connection connection = checked_connection(self, "disconnect")
         disconnect(connection, graceful)
+        tell_flow(connection)
 
     cpdef notify_user_specific_pong_received(self):
         """Tell that a reply to the last ping has come, when only :meth:`WSListener.on_ws_frame` can know it."""
@@ -161,8 +184,8 @@ cdef class WSTransport:
         Call it where something sent must not wait for the rest of the burst: before work that takes long, for example.
         """
         cdef Connection connection = checked_connection(self, "flush")
-        if connection.gathered is not None:
-            flush(connection)
+        flush(connection)
+        tell_flow(connection)
 
     def cork(self):
         """Gather what is sent inside of a ``with`` block, and write it at once: ``with transport.cork(): ...``.
@@ -170,7 +193,8 @@ cdef class WSTransport:
         It leaves when the block ends, by an exception too, when 64 KiB wait, and at :meth:`flush`. Corks nest: the
         outermost one writes. Inside of a burst the end of the burst writes.
         """
-        return Cork(checked_connection(self, "cork"))
+        checked_connection(self, "cork")
+        return Cork(self)
 
     @property
     def write_buffer_size(self):
@@ -200,6 +224,7 @@ cdef class WSTransport:
             raise ValueError(f"timeout is {timeout!r}, expected a positive number of seconds or None")
         self.send_close(code, reason)
         close_when_answered(connection)
+        tell_flow(connection)
         try:
             await asyncio.wait_for(wait_closed(connection), timeout)
         except asyncio.TimeoutError:
@@ -241,23 +266,25 @@ cdef class WSTransport:
 @cython.final
 cdef class Cork:
     """The block of a ``with transport.cork()``."""
-    cdef Connection connection
+    cdef:
+        WSTransport transport
+        int entered
 
-    def __cinit__(self, Connection connection not None):
-        self.connection = connection
+    def __cinit__(self, WSTransport transport not None):
+        self.transport = transport
 
     def __enter__(self):
-        if self.connection.gathered is None:
-            gather(self.connection)
-        self.connection.gathered.corks += 1
+        cdef Connection connection = checked_connection(self.transport, "cork")
+        connection.corks += 1
+        self.entered += 1
 
     def __exit__(self, *_):
-        cdef WriteBuffer gathered = self.connection.gathered
-        if gathered is None or gathered.corks == 0:
+        cdef Connection connection = checked_connection(self.transport, "cork")
+        if self.entered == 0:
             raise RuntimeError("cork() was left without being entered")
-        gathered.corks -= 1
-        if gathered.corks == 0 and not gathered.of_burst:
-            end_gathering(self.connection)
+        self.entered -= 1
+        uncork(connection)
+        tell_flow(connection)
 
 
 cdef inline Connection checked_connection(WSTransport transport, str method):
@@ -303,6 +330,9 @@ cdef int send_message(Connection connection, uint8_t first, object message) exce
         return send_frame(connection, first, <const uint8_t*>PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
     get_message(message, &view)
     try:
+        # To give its buffer a message may have run code of its own.
+        if not can_send(connection):
+            return False
         return send_frame(connection, first, <const uint8_t*>view.buf, view.len)
     finally:
         PyBuffer_Release(&view)
@@ -334,12 +364,15 @@ cdef int send_uncopied(Connection connection, uint8_t first, object message) exc
         size_t head = write_header(header, first, size, False, 0)
     if not may_queue(connection, first, size):
         return False
+    flush(connection)
+    cdef bint in_write = connection.in_write
+    connection.transport_queued = connection.in_write = True
+    try:
+        connection.transport.underlying_transport.writelines([PyBytes_FromStringAndSize(<char*>header, head), payload])
+    finally:
+        connection.in_write = in_write
     if connection.debug:
         log_sent_frame(connection, first, size)
-    if connection.gathered is not None:
-        flush(connection)
-    connection.transport_queued = True
-    connection.transport.underlying_transport.writelines([PyBytes_FromStringAndSize(<char*>header, head), payload])
     return True
 
 
@@ -380,7 +413,14 @@ cdef inline int send_frame(Connection connection, uint8_t first, const uint8_t* 
     return True
 
 
-cdef int write_frame(Connection connection, uint8_t first, const uint8_t* payload, Py_ssize_t size) except -1:
+cdef inline int write_frame(Connection connection, uint8_t first, const uint8_t* payload, Py_ssize_t size) except -1:
+    build_and_write(connection, first, payload, size)
+    if connection.debug:
+        log_sent_frame(connection, first, size)
+    return 0
+
+
+cdef int build_and_write(Connection connection, uint8_t first, const uint8_t* payload, Py_ssize_t size) except -1:
     cdef:
         ThreadMemory memory = connection.memory
         bint masked = connection.is_client
@@ -390,9 +430,7 @@ cdef int write_frame(Connection connection, uint8_t first, const uint8_t* payloa
         size_t head
         Py_ssize_t done, chunk, sent
         bytes frame
-    if connection.debug:
-        log_sent_frame(connection, first, size)
-    if connection.gathered is not None:
+    if connection.corks:
         out = room_to_gather(connection, header_size(size, masked) + size)
         if out != NULL:
             build_frame(out, first, payload, size, masked, key)
@@ -454,44 +492,43 @@ cdef int send_in_place(Connection connection, uint8_t first, uint8_t* payload, P
     if not may_queue(connection, first, size):
         return False
     key = next_mask(connection.memory) if masked else 0
-    if connection.debug:
-        log_sent_frame(connection, first, size)
     head = header_size(size, masked)
     write_header(payload - head, first, size, masked, key)
     if masked:
         mask_copy(payload, payload, size, key)
-    if connection.gathered is not None:
-        out = room_to_gather(connection, head + size)
-        if out != NULL:
-            memcpy(out, payload - head, head + size)
-            return True
-    write_bytes(connection, payload - head, <Py_ssize_t>head + size)
+    out = room_to_gather(connection, head + size) if connection.corks else NULL
+    if out != NULL:
+        memcpy(out, payload - head, head + size)
+    else:
+        write_bytes(connection, payload - head, <Py_ssize_t>head + size)
+    if connection.debug:
+        log_sent_frame(connection, first, size)
     return True
 
 
 cdef int log_sent_frame(Connection connection, uint8_t first, Py_ssize_t size) except -1:
+    # Called when the frame is on its way and all is in order: a handler of the log may do anything, send too.
     connection.options.logger.log(
         PICOWS_DEBUG_LL, "sent %s, fin=%s, payload_sz=%d", msg_types[first & 0x0F].name, first & FIN_BIT != 0, size)
-    return 0
-
-
-cdef int gather(Connection connection) except -1:
-    """From now on let frames wait for each other. A connection that gathers meanwhile, too, gets a buffer of its own."""
-    cdef ThreadMemory memory = connection.memory
-    connection.gathered = WriteBuffer() if memory.write_buffer is None else memory.write_buffer
-    memory.write_buffer = None
     return 0
 
 
 cdef uint8_t* room_to_gather(Connection connection, size_t size) except? NULL:
     """Where the next `size` bytes wait; NULL when they are to leave by themselves, behind what was gathered."""
     cdef:
-        WriteBuffer gathered = connection.gathered
+        ThreadMemory memory
+        WriteBuffer gathered
         uint8_t* out
-    if gathered.size + size > GATHER_SIZE:
+    while connection.gathered is not None and connection.gathered.size + size > GATHER_SIZE:
         flush(connection)
-        if size > GATHER_SIZE:
-            return NULL
+    if size > GATHER_SIZE:
+        return NULL
+    gathered = connection.gathered
+    if gathered is None:
+        # The thread has one. A connection that gathers while another one does gets a buffer of its own.
+        memory = connection.memory
+        gathered = connection.gathered = WriteBuffer() if memory.write_buffer is None else memory.write_buffer
+        memory.write_buffer = None
     out = gathered.data + gathered.size
     gathered.size += size
     return out
@@ -499,25 +536,24 @@ cdef uint8_t* room_to_gather(Connection connection, size_t size) except? NULL:
 
 cdef int flush(Connection connection) except -1:
     """Write what was gathered."""
-    cdef:
-        WriteBuffer gathered = connection.gathered
-        size_t size = gathered.size
-    if size == 0 or connection.state == STATE_CLOSED:
+    cdef WriteBuffer full = connection.gathered
+    if full is None:
         return 0
-    gathered.size = 0
-    return write_bytes(connection, gathered.data, size)
-
-
-cdef int end_gathering(Connection connection) except -1:
-    cdef WriteBuffer gathered = connection.gathered
+    # It is out of reach while it is written: what is sent meanwhile waits in another one, behind it.
+    connection.gathered = None
     try:
-        flush(connection)
+        if connection.state != STATE_CLOSED:
+            write_bytes(connection, full.data, full.size)
     finally:
-        gathered.size = 0
-        connection.gathered = None
+        full.size = 0
         if connection.memory.write_buffer is None:
-            connection.memory.write_buffer = gathered
+            connection.memory.write_buffer = full
     return 0
+
+
+cdef int uncork(Connection connection) except -1:
+    connection.corks -= 1
+    return flush(connection) if connection.corks == 0 else 0
 
 
 cdef inline bint goes_direct(Connection connection) except -1:
@@ -567,8 +603,12 @@ cdef int queue_rest(Connection connection, const uint8_t* first, Py_ssize_t firs
 
 
 cdef inline int write_to_transport(Connection connection, bytes data) except -1:
-    connection.transport_queued = True
-    connection.transport.underlying_transport.write(data)
+    cdef bint in_write = connection.in_write
+    connection.transport_queued = connection.in_write = True
+    try:
+        connection.transport.underlying_transport.write(data)
+    finally:
+        connection.in_write = in_write
     return 0
 
 
@@ -610,9 +650,9 @@ cdef int send_close_frame(Connection connection, int code, bytes reason) except 
         return 0
     if code != WSCloseCode.NO_INFO:
         size = write_close_payload(payload, code, <const uint8_t*>PyBytes_AS_STRING(reason), PyBytes_GET_SIZE(reason))
-    send_frame(connection, FIN_BIT | OPCODE_CLOSE, payload, size)
-    transport.is_close_frame_sent = True
     sent = WSCloseInfo(named_close_code(code), reason.decode() if reason else None)
     received = transport.close_handshake.recv if transport.close_handshake is not None else None
+    # Before it is written: nothing follows a CLOSE, whatever happens in the write.
+    transport.is_close_frame_sent = True
     transport.close_handshake = WSCloseHandshake(sent, received, received is not None)
-    return 0
+    return send_frame(connection, FIN_BIT | OPCODE_CLOSE, payload, size)

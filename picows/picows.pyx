@@ -3,7 +3,6 @@
 import asyncio
 import os
 import threading
-import traceback
 import weakref
 
 cimport cython
@@ -11,7 +10,6 @@ from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_ND, PyBUF_READ, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_IsContiguous,
     PyBuffer_Release, PyObject_GetBuffer,
 )
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.memoryview cimport (
@@ -36,6 +34,7 @@ from picows._messages cimport (
 )
 
 from . import deflate
+from ._tracebacks import release_frames
 from .errors import WSError, WSHandshakeError, WSProtocolError, WSSlowPeerError
 from .upgrade import RequestReader, ResponseReader, WSUpgradeResponse, WSUpgradeResponseWithListener, answer
 
@@ -84,6 +83,9 @@ cdef extern from "Python.h":
     object PyDescr_NewGetSet(PyTypeObject*, PyGetSetDef*)
 
 PICOWS_DEBUG_LL = 9
+
+# What a callback raises to end the program, not the connection.
+cdef tuple EXIT = (KeyboardInterrupt, SystemExit)
 
 include "_buffers.pxi"
 include "_frame.pxi"
