@@ -181,7 +181,7 @@ cdef int peer_failed(Connection connection, int code, bytes sentence) except -1:
 
 cdef int callback_failed(Connection connection, str name, error) except -1:
     note_callback_error(connection, name, error)
-    if connection.state != STATE_OPEN:
+    if connection.state != STATE_OPEN or isinstance(error, EXIT):
         return 0
     if isinstance(error, WSProtocolError):
         try:
@@ -194,16 +194,26 @@ cdef int callback_failed(Connection connection, str name, error) except -1:
 
 
 cdef int note_callback_error(Connection connection, str name, error) except -1:
-    """The client's wait_disconnected raises the first one; all others are logged.
-
-    What ends the program is no fault of the connection's: it goes on to the event loop, which stops.
-    """
+    """The client's wait_disconnected raises the first one; all others are logged."""
     if isinstance(error, EXIT):
-        raise error
-    if (not connection.is_client or connection.transport is None
+        exit_loop(connection, error)
+    elif (not connection.is_client or connection.transport is None
             or not keep_error(connection.transport, raisable(name, error))):
         connection.options.logger.error("%s failed", name, exc_info=error)
     return 0
+
+
+cdef int exit_loop(Connection connection, error) except -1:
+    """What ends the program is no fault of the connection's: the event loop stops by it, in its next turn.
+
+    Now it would reach the transport first, and uvloop's takes it for an error of its own and goes on.
+    """
+    connection.loop.call_soon(raise_error, error)
+    return 0
+
+
+def raise_error(error):
+    raise error
 
 
 cdef bint keep_error(WSTransport transport, error) except -1:

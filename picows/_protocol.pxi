@@ -183,15 +183,14 @@ cdef class Connection:
                 listener.on_ws_disconnected(transport)
         except BaseException as error:
             note_callback_error(self, "on_ws_disconnected", error)
-        finally:
-            wake_all(self)
-            if self.upgrade_waiter is None:
-                let_go(self)
-            self.handshake = None
-            self.lent = None
-            self.gathered = None
-            if not self.delivering:
-                self.buffer = None
+        wake_all(self)
+        if self.upgrade_waiter is None:
+            let_go(self)
+        self.handshake = None
+        self.lent = None
+        self.gathered = None
+        if not self.delivering:
+            self.buffer = None
 
     def eof_received(self):
         if awaits_upgrade(self):
@@ -286,9 +285,6 @@ cdef class Connection:
                 self._accept_response(self.handshake.response)
             else:
                 self._answer_request()
-        except EXIT:
-            self.loop.call_soon(self._deliver_rest)
-            raise
         finally:
             self.delivering = False
             self.handshake = None
@@ -309,10 +305,11 @@ cdef class Connection:
                 raise TypeError(
                     f"the listener factory returned a {type(listener).__name__}, expected a WSListener, "
                     "a WSUpgradeResponseWithListener or None")
-        except EXIT:
-            disconnect(self, False)
-            raise
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, EXIT):
+                exit_loop(self, error)
+                disconnect(self, False)
+                return
             self.options.logger.exception("the listener factory failed for a request of %r", transport.request.path)
             listener = None
             response, head, _ = answer(self.handshake, failed_factory_result())
@@ -332,16 +329,14 @@ cdef class Connection:
             if not isinstance(listener, WSListener):
                 raise TypeError(f"the listener factory returned a {type(listener).__name__}, expected a WSListener")
         except BaseException as error:
+            if isinstance(error, EXIT):
+                exit_loop(self, error)
             set_exception(self.upgrade_waiter, raisable("the listener factory", error))
             disconnect(self, False)
-            if isinstance(error, EXIT):
-                raise
             return
-        try:
-            self._open(listener)
-        finally:
-            if awaits_upgrade(self):
-                self.upgrade_waiter.set_result(None)
+        self._open(listener)
+        if awaits_upgrade(self):
+            self.upgrade_waiter.set_result(None)
 
     def _open(self, WSListener listener):
         cancel_timer(self)
@@ -498,11 +493,12 @@ cdef int deliver(Connection connection) except -1:
             try:
                 deliver_frames(connection)
                 break
-            except EXIT:
-                # The loop stops. If it is run again, the frames behind this one are delivered then.
-                connection.loop.call_soon(connection._deliver_rest)
-                raise
             except BaseException as error:
+                if isinstance(error, EXIT):
+                    exit_loop(connection, error)
+                    # If the loop is run again, it goes on with the frames behind this one.
+                    connection.loop.call_soon(connection._deliver_rest)
+                    break
                 # Whoever raises a WSProtocolError wants the connection closed.
                 if (connection.options.disconnect_on_exception or isinstance(error, WSProtocolError)
                         or connection.state != STATE_OPEN):
@@ -645,8 +641,8 @@ cdef int settle(Connection connection, ReadBuffer buffer) except -1:
         return 0    # a large frame on its way to its own place
     # A large frame is read straight to a block of its size. A small one, or one whose size is not known yet, waits in a
     # block of what there is and goes to the front of the shared block with the next read: one more small copy, but the
-    # read is a whole burst again.
-    if needed > <size_t>connection.options.small_frame_limit:
+    # read is a whole burst again. (Whole frames wait too where a callback has stopped the loop.)
+    if needed > <size_t>connection.options.small_frame_limit and needed > unread:
         own = take_large_buffer(connection.memory, <Py_ssize_t>needed)
         reader_attach(reader, own.data, needed)
         connection.large_frame = <Py_ssize_t>needed if SHARED_READ_SIZE // 4 < needed <= MAX_SPARE_SIZE else 0

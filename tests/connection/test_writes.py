@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -173,7 +175,7 @@ def test_compressed_messages_leave_in_the_order_of_their_compression(net: Networ
 
         def send(self, size: int) -> None:
             self.numbers += 1
-            message = json.dumps({"number": self.numbers, "of": "compressed messages", "padding": "x" * size}).encode()
+            message = json.dumps({"number": self.numbers, "noise": os.urandom(size).hex()}).encode()
             self.sent.append(message)
             if broadcast and self.numbers % 3 == 0:
                 assert ws_broadcast([self.transport], WSMsgType.TEXT, message) == 1
@@ -196,13 +198,12 @@ def test_compressed_messages_leave_in_the_order_of_their_compression(net: Networ
             underlying.set_write_buffer_limits(high=underlying.get_write_buffer_size() + 1)
 
             def answer() -> None:
-                # What fills the buffer is not compressed, so that it is full in the middle of one that is.
-                for i in range(70):
-                    server.transport.send(WSMsgType.BINARY, bytes(1000), compress=False)
-                    server.send(i)
+                # More than is gathered: it is full when a message has been compressed.
+                for _ in range(90):
+                    server.send(1000)
 
             server.on_burst = answer
-            server.on_pause = lambda: [server.send(i) for i in range(10)]
+            server.on_pause = lambda: [server.send(100) for _ in range(10)]
             client.transport.underlying_transport.write(Peer.encode(RAW_CLIENT, TEXT, b"1") + Peer.encode(RAW_CLIENT, TEXT, b"2"))
             await server.take(2)
             assert "pause" in server.calls
@@ -213,7 +214,7 @@ def test_compressed_messages_leave_in_the_order_of_their_compression(net: Networ
                 if frame.msg_type == TEXT:
                     texts.append(frame.payload)
             assert texts == server.sent
-            assert server.numbers == 150
+            assert server.numbers == 190
 
     net.run(test())
 
@@ -388,8 +389,6 @@ def test_producing_inside_of_resume_writing_is_stopped_by_the_pause(net: Network
 
 @over_both_loops
 def test_a_message_whose_buffer_ends_the_connection_is_not_sent(net: Network) -> None:
-    import sys
-
     if sys.version_info < (3, 12):
         pytest.skip("classes of Python give buffers since 3.12")
 
