@@ -74,6 +74,21 @@ def test_the_wrong_thread(net: Network, side: int) -> None:
     net.run(test())
 
 
+def test_a_cork_in_the_wrong_thread(net: Network) -> None:
+    async def test() -> None:
+        async with net.pair() as (client, server):
+            cork = client.transport.cork()
+            assert isinstance(call_in_thread(cork.__enter__)[1], RuntimeError)
+            with cork:
+                client.transport.send(WSMsgType.TEXT, b"gathered")
+                assert isinstance(call_in_thread(cork.__exit__, None, None, None)[1], RuntimeError)
+                assert client.transport.write_buffer_size > 0
+            assert client.transport.write_buffer_size == 0
+            assert await server.frames.get() == Received(TEXT, b"gathered")
+
+    net.run(test())
+
+
 def test_attributes_may_be_read_from_any_thread(net: Network) -> None:
     async def test() -> None:
         async with net.pair() as (client, _):
