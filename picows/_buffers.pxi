@@ -119,6 +119,7 @@ cdef class ThreadMemory:
         WriteBuffer write_buffer    # None while a connection gathers in it
         uint8_t* scratch
         bytes mask_pool
+        const char* masks           # the bytes of mask_pool
         Py_ssize_t mask_pool_used
         unsigned int fork_count
 
@@ -199,9 +200,10 @@ cdef inline uint32_t next_mask(ThreadMemory memory) except? 0:
     cdef uint32_t key
     if memory.mask_pool_used == MASK_POOL_SIZE or memory.fork_count != ws_fork_count():
         memory.mask_pool = os.urandom(MASK_POOL_SIZE)
+        memory.masks = PyBytes_AS_STRING(memory.mask_pool)
         memory.mask_pool_used = 0
         memory.fork_count = ws_fork_count()
-    memcpy(&key, PyBytes_AS_STRING(memory.mask_pool) + memory.mask_pool_used, sizeof(key))
+    memcpy(&key, memory.masks + memory.mask_pool_used, sizeof(key))
     memory.mask_pool_used += sizeof(key)
     return key
 

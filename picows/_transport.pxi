@@ -413,36 +413,36 @@ cdef inline int send_frame(Connection connection, uint8_t first, const uint8_t* 
     return True
 
 
-cdef inline int write_frame(Connection connection, uint8_t first, const uint8_t* payload, Py_ssize_t size) except -1:
-    build_and_write(connection, first, payload, size)
+cdef int write_frame(Connection connection, uint8_t first, const uint8_t* payload, Py_ssize_t size) except -1:
+    cdef:
+        bint masked = connection.is_client
+        uint32_t key = next_mask(connection.memory) if masked else 0
+        uint8_t* out = room_to_gather(connection, header_size(size, masked) + size) if connection.corks else NULL
+    if out != NULL:
+        build_frame(out, first, payload, size, masked, key)
+    else:
+        write_alone(connection, first, payload, size, masked, key)
     if connection.debug:
         log_sent_frame(connection, first, size)
     return 0
 
 
-cdef int build_and_write(Connection connection, uint8_t first, const uint8_t* payload, Py_ssize_t size) except -1:
+cdef int write_alone(Connection connection, uint8_t first, const uint8_t* payload, Py_ssize_t size, bint masked,
+                     uint32_t key) except -1:
     cdef:
-        ThreadMemory memory = connection.memory
-        bint masked = connection.is_client
-        uint32_t key = next_mask(memory) if masked else 0
+        uint8_t* scratch = connection.memory.scratch
         uint8_t[MAX_HEADER_SIZE] header
-        uint8_t* out
         size_t head
         Py_ssize_t done, chunk, sent
         bytes frame
-    if connection.corks:
-        out = room_to_gather(connection, header_size(size, masked) + size)
-        if out != NULL:
-            build_frame(out, first, payload, size, masked, key)
-            return 0
     if not goes_direct(connection):
         # The transport may keep what it is given: it gets bytes of its own, built in one pass.
         frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header_size(size, masked) + size)
         build_frame(<uint8_t*>PyBytes_AS_STRING(frame), first, payload, size, masked, key)
         return write_to_transport(connection, frame)
     if size <= SCRATCH_SIZE and (masked or size <= COPY_LIMIT):
-        head = build_frame(memory.scratch, first, payload, size, masked, key)
-        return write_bytes(connection, memory.scratch, <Py_ssize_t>head + size)
+        head = build_frame(scratch, first, payload, size, masked, key)
+        return write_bytes(connection, scratch, <Py_ssize_t>head + size)
     head = write_header(header, first, size, masked, key)
     if not masked:
         # Large and unmasked: the kernel takes header and payload from where they lie.
@@ -451,18 +451,18 @@ cdef int build_and_write(Connection connection, uint8_t first, const uint8_t* pa
             return queue_rest(connection, header, head, payload, size, sent, 0, 0)
         return 0
     # Larger than the scratch memory, and masked: chunk by chunk.
-    memcpy(memory.scratch, header, head)
+    memcpy(scratch, header, head)
     done = 0
     while True:
         chunk = min(size - done, <Py_ssize_t>SCRATCH_SIZE)
-        mask_copy(memory.scratch + head, payload + done, chunk, key)
-        sent = ws_send(connection.fd, memory.scratch, head + chunk)
+        mask_copy(scratch + head, payload + done, chunk, key)
+        sent = ws_send(connection.fd, scratch, head + chunk)
         done += chunk
         if sent < <Py_ssize_t>head + chunk or done == size:
             break
         head = 0
     if sent < <Py_ssize_t>head + chunk:
-        return queue_rest(connection, memory.scratch, head + chunk, payload + done, size - done, sent, masked, key)
+        return queue_rest(connection, scratch, head + chunk, payload + done, size - done, sent, masked, key)
     return 0
 
 
@@ -513,25 +513,27 @@ cdef int log_sent_frame(Connection connection, uint8_t first, Py_ssize_t size) e
     return 0
 
 
-cdef uint8_t* room_to_gather(Connection connection, size_t size) except? NULL:
+cdef inline uint8_t* room_to_gather(Connection connection, size_t size) except? NULL:
     """Where the next `size` bytes wait; NULL when they are to leave by themselves, behind what was gathered."""
-    cdef:
-        ThreadMemory memory
-        WriteBuffer gathered
-        uint8_t* out
-    while connection.gathered is not None and connection.gathered.size + size > GATHER_SIZE:
-        flush(connection)
-    if size > GATHER_SIZE:
-        return NULL
-    gathered = connection.gathered
-    if gathered is None:
-        # The thread has one. A connection that gathers while another one does gets a buffer of its own.
-        memory = connection.memory
-        gathered = connection.gathered = WriteBuffer() if memory.write_buffer is None else memory.write_buffer
-        memory.write_buffer = None
-    out = gathered.data + gathered.size
-    gathered.size += size
+    cdef uint8_t* out
+    if connection.gathered is None or connection.gathered.size + size > GATHER_SIZE:
+        while connection.gathered is not None and connection.gathered.size + size > GATHER_SIZE:
+            flush(connection)
+        if size > GATHER_SIZE:
+            return NULL
+        take_write_buffer(connection)
+    out = connection.gathered.data + connection.gathered.size
+    connection.gathered.size += size
     return out
+
+
+cdef int take_write_buffer(Connection connection) except -1:
+    """The thread has one. A connection that gathers while another one does gets a buffer of its own."""
+    cdef ThreadMemory memory = connection.memory
+    if connection.gathered is None:
+        connection.gathered = WriteBuffer() if memory.write_buffer is None else memory.write_buffer
+        memory.write_buffer = None
+    return 0
 
 
 cdef int flush(Connection connection) except -1:
