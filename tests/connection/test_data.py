@@ -376,6 +376,25 @@ def test_the_memory_of_a_large_frame_is_given_up(net: Network) -> None:
     net.run(test())
 
 
+def test_the_memory_of_a_large_frame_is_given_up_on_another_loop(net: Network) -> None:
+    """The first loop of the thread has ended before the second of keeping was over."""
+
+    async def test(end: bool) -> None:
+        async with net.pair(client_options={"max_frame_size": 16 * MIB}) as (client, server):
+            server.transport.send(WSMsgType.BINARY, bytes(9 * MIB))
+            assert len(await client.payload()) == 9 * MIB
+            while end and tracemalloc.get_traced_memory()[0] > MIB:
+                await asyncio.sleep(0.05)
+
+    tracemalloc.start()
+    try:
+        net.run(test(False))
+        assert tracemalloc.get_traced_memory()[0] > 9 * MIB
+        net.run(asyncio.wait_for(test(True), 20))
+    finally:
+        tracemalloc.stop()
+
+
 @over_every_network
 def test_a_view_may_be_released_behind_the_send(net: Network) -> None:
     """Though the peer does not read yet, so that what was sent still waits."""
