@@ -110,6 +110,23 @@ def test_one_line_is_logged_when_nobody_listens(net: Network, role: str, caplog:
 
 
 @over_both_loops
+@over_roles
+def test_nothing_is_logged_when_the_listener_is_told(net: Network, role: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "picows")
+
+    async def test() -> None:
+        async with ROLES[role](net, Producer) as (peer, listener):
+            caplog.clear()
+            peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            while not listener.paused.is_set():
+                listener.transport.send(WSMsgType.BINARY, CHUNK)
+            assert not [record for record in caplog.records if record.name.startswith("picows")]
+            peer.writer.transport.abort()
+
+    net.run(test())
+
+
+@over_both_loops
 @over_sides
 @pytest.mark.parametrize("callback", ["pause_writing", "resume_writing"])
 def test_an_exception_closes_the_connection(net: Network, side: int, callback: str) -> None:

@@ -23,6 +23,7 @@ from tests.connection.networks import (
     over_tcp_and_tls,
 )
 from tests.connection.peers import BINARY, CONTINUATION, PING, PONG, ROLES, TEXT, raw_client
+from tests.connection.test_threads import call_in_thread
 
 MIB = 1024 * 1024
 SIZES = [0, 1, 2, 124, 125, 126, 127, 65535, 65536, 65537, 256 * 1024 - 7, 256 * 1024, MIB, 16 * MIB]
@@ -379,20 +380,47 @@ def test_the_memory_of_a_large_frame_is_given_up(net: Network) -> None:
 def test_the_memory_of_a_large_frame_is_given_up_on_another_loop(net: Network) -> None:
     """The first loop of the thread has ended before the second of keeping was over."""
 
-    async def test(end: bool) -> None:
+    async def test(to_the_end: bool) -> None:
         async with net.pair(client_options={"max_frame_size": 16 * MIB}) as (client, server):
             server.transport.send(WSMsgType.BINARY, bytes(9 * MIB))
             assert len(await client.payload()) == 9 * MIB
-            while end and tracemalloc.get_traced_memory()[0] > MIB:
+            while to_the_end and tracemalloc.get_traced_memory()[0] > 4 * MIB:
                 await asyncio.sleep(0.05)
 
-    tracemalloc.start()
-    try:
+    def one_loop_after_another() -> None:
         net.run(test(False))
         assert tracemalloc.get_traced_memory()[0] > 9 * MIB
         net.run(asyncio.wait_for(test(True), 20))
+
+    tracemalloc.start()
+    try:
+        # A thread keeps memory of its own, and a new one nothing of other tests.
+        _, failure = call_in_thread(one_loop_after_another)
     finally:
         tracemalloc.stop()
+    assert failure is None, failure
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_the_memory_of_an_unfinished_frame_goes_with_the_connection(net: Network, role: str) -> None:
+    """The user keeps the transport, the connection has kept nothing."""
+
+    async def test() -> None:
+        async with ROLES[role](net, Recorder) as (peer, listener):
+            peer.send(BINARY, bytes(MIB), length=9 * MIB)
+            while tracemalloc.get_traced_memory()[0] < 9 * MIB:
+                await asyncio.sleep(0)
+            peer.writer.transport.abort()
+            await listener.disconnected.wait()
+            assert tracemalloc.get_traced_memory()[0] < 8 * MIB
+
+    tracemalloc.start()
+    try:
+        # A new thread, so that no block of another test is used again.
+        _, failure = call_in_thread(net.run, test())
+    finally:
+        tracemalloc.stop()
+    assert failure is None, failure
 
 
 @over_every_network
