@@ -401,6 +401,20 @@ def test_the_memory_of_a_large_frame_is_given_up_on_another_loop(net: Network) -
     assert failure is None, failure
 
 
+def test_the_memory_of_a_very_large_frame_is_given_up_at_once(net: Network) -> None:
+    async def test() -> None:
+        async with net.pair(client_options={"max_frame_size": 17 * MIB}) as (client, server):
+            server.transport.send(WSMsgType.BINARY, bytes(17 * MIB))
+            assert len(await client.payload()) == 17 * MIB
+            assert tracemalloc.get_traced_memory()[0] < 4 * MIB
+
+    tracemalloc.start()
+    try:
+        net.run(test())
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("role", ["client", "server"])
 def test_the_memory_of_an_unfinished_frame_goes_with_the_connection(net: Network, role: str) -> None:
     """The user keeps the transport, the connection has kept nothing."""
