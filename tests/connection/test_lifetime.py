@@ -15,7 +15,7 @@ import pytest
 
 from picows import WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
 from tests.connection.networks import Network, Recorder, over_both_loops, over_every_network
-from tests.connection.peers import REQUEST, TEXT, stream
+from tests.connection.peers import REQUEST, TEXT, encode, stream
 
 pytestmark = pytest.mark.skipif(
     sys.implementation.name != "cpython", reason="only CPython frees an object with the last reference"
@@ -138,6 +138,48 @@ def test_with_auto_ping(net: Network) -> None:
         watch = Watch()
         await use_connection(net, watch, ENDINGS["client disconnects"], enable_auto_ping=True)
         await watch.all_gone()
+
+    net.run(test())
+
+
+@over_both_loops
+def test_no_timer_keeps_what_is_left(net: Network) -> None:
+    """Nor the loop, though part of a frame was there, and a ping would have been due."""
+    options = {"receive_timeout": 60, "enable_auto_ping": True, "websocket_handshake_timeout": 60}
+
+    class Forgetful(WSListener):
+        def __init__(self) -> None:
+            self.told = asyncio.Event()
+            listeners.append(self)
+
+        def on_ws_connected(self, transport: WSTransport) -> None:
+            underlying = transport.underlying_transport
+            protocols.add(type(underlying.get_protocol()))
+            ends.append((underlying, encode(TEXT, b"whole", mask=transport.is_client_side) + b"\x82"))
+
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            self.told.set()
+
+    protocols: set[type] = set()
+    listeners: list[Forgetful] = []
+    ends: list[tuple[Any, bytes]] = []
+
+    async def test() -> None:
+        async with net.serve(lambda request: Forgetful(), **options) as url:
+            await net.connect(Forgetful, url, **options)
+            for underlying, wire in ends:
+                underlying.write(wire)
+            for listener in listeners:
+                await listener.told.wait()
+            ends.pop()[0].abort()
+            ends.clear()
+            del underlying
+            (protocol,) = protocols
+            await asyncio.wait_for(no_object_of(protocol), 10)
+
+    async def no_object_of(kind: type) -> None:
+        while any(type(thing) is kind for thing in gc.get_objects()):
+            await asyncio.sleep(0.01)
 
     net.run(test())
 
