@@ -186,6 +186,9 @@ def test_views_of_messages_can_be_kept(net: Network) -> None:
             self.views.append(memoryview(frame))
             self.copies.append(frame.get_payload_as_bytes())
             assert frame.get_payload_as_memoryview() == self.copies[-1]
+            # What was joined is bytes already, and is not copied again.
+            joined = frame.payload_size > 99
+            assert (frame.get_payload_as_bytes() is self.copies[-1]) is joined
             super().on_ws_frame(transport, frame)
 
     async def test() -> None:
