@@ -205,6 +205,28 @@ def test_the_own_cycle_of_a_listener_goes_too(net: Network) -> None:
 
 
 @over_both_loops
+def test_gone_before_ws_connect_returns(net: Network) -> None:
+    class Leaver(Ordinary):
+        def on_ws_connected(self, transport: WSTransport) -> None:
+            super().on_ws_connected(transport)
+            transport.disconnect(graceful=False)
+
+    async def test() -> None:
+        watch = Watch()
+
+        async def use() -> None:
+            async with net.serve(lambda request: Ordinary(watch)) as url:
+                client = await net.connect(lambda: Leaver(watch), url)
+                await client.transport.wait_disconnected()
+
+        await use()
+        assert len(watch.references) == 4
+        await watch.all_gone()
+
+    net.run(test())
+
+
+@over_both_loops
 def test_an_open_connection_is_kept_alive_by_the_loop(net: Network) -> None:
     async def test() -> None:
         watch = Watch()

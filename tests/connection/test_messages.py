@@ -135,6 +135,20 @@ def test_exactly_the_limit(net: Network) -> None:
 
 
 @over_both_loops
+def test_the_very_first_frame_is_limited(net: Network) -> None:
+    """By its header alone: nothing of the payload has come."""
+
+    async def test() -> None:
+        async with raw_client(net, Recorder, **MESSAGES, max_message_size=LIMIT) as (peer, listener):
+            peer.send(BINARY, length=LIMIT + 1)
+            assert close_code(await peer.receive()) == 1009
+            await peer.close()
+            await listener.disconnected.wait()
+
+    net.run(test())
+
+
+@over_both_loops
 def test_each_frame_keeps_to_its_own_limit(net: Network) -> None:
     """max_frame_size holds for the fragments, however large a message may be."""
 

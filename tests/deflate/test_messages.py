@@ -122,6 +122,10 @@ def test_a_final_block_that_ends_with_what_is_not_sent() -> None:
         assert inflater.inflate(HELLO, True, LIMIT) == b"Hello"
     assert inflater.inflate(HELLO + TAIL + b"\1", True, LIMIT) == b"Hello"
     assert fails(inflater, bytes.fromhex("f200110000")).code == 1007
+    # Nothing of it is the next message's, to which its blocks are counted.
+    inflater = pair()[1]
+    assert inflater.inflate(HELLO + TAIL + b"\1", True, LIMIT) == b"Hello"
+    assert inflater.inflate(b"\x03\0" * 1000, True, LIMIT) == b""
 
 
 def test_two_blocks_in_one_message() -> None:
