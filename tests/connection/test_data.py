@@ -359,6 +359,29 @@ def test_any_script_of_sends_arrives_as_it_was_sent(net: Network, script: list[A
 
 
 @over_every_network
+def test_large_frames_of_several_connections_at_once(net: Network) -> None:
+    """A block that was used before is read into by one of them only."""
+    first, second, other = (noise(MIB, seed) for seed in range(3))
+
+    async def test() -> None:
+        async with raw_client(net, Recorder) as (peer, listener), raw_client(net, Recorder) as (its_peer, neighbour):
+            for _ in range(2):
+                peer.send(BINARY, first)
+                assert await listener.payload() == first
+                wire = peer.encode(BINARY, second)
+                peer.write(wire[: MIB // 2])
+                await peer.writer.drain()
+                its_peer.send(TEXT, b"read by now")
+                assert await neighbour.payload() == b"read by now"
+                its_peer.send(BINARY, other)
+                assert await neighbour.payload() == other
+                peer.write(wire[MIB // 2 :])
+                assert await listener.payload() == second
+
+    net.run(test())
+
+
+@over_every_network
 def test_the_memory_of_a_large_frame_is_given_up(net: Network) -> None:
     """It is used again while large frames come, and not kept for long behind the last."""
 

@@ -140,6 +140,27 @@ def test_a_frame_is_a_buffer(net: Network) -> None:
     assert empty == (b"", b"", b"", 0)
 
 
+@over_both_loops
+@over_roles
+def test_views_of_some_large_frames(net: Network, role: str) -> None:
+    """The block of one that nobody looked at is used again, until somebody does."""
+    size = 300_000
+
+    def keep(frame: WSFrame) -> Any:
+        payload = frame.get_payload_as_bytes()
+        return view_of(frame) if payload[0] % 3 == 2 else payload
+
+    async def test() -> None:
+        async with ROLES[role](net, lambda: Keeper(keep)) as (peer, listener):
+            for i in range(12):
+                peer.send(BINARY, bytes([i]) * size)
+                await listener.payload()
+            assert [bytes(kept) == bytes([i]) * size for i, kept in enumerate(listener.kept)] == [True] * 12
+            listener.kept.clear()
+
+    net.run(test())
+
+
 @over_every_network
 @pytest.mark.parametrize("size", [0, 5, 300_000])
 def test_a_frame_can_be_sent_on(net: Network, size: int) -> None:

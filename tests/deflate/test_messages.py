@@ -298,7 +298,7 @@ def test_the_key_is_all_that_a_message_depends_on() -> None:
     assert all(a != b for a, b in itertools.combinations(different, 2))
 
 
-@pytest.mark.parametrize("size", [0, 1, 5, 131071, 131072, 131073, 262144, 1_000_000])
+@pytest.mark.parametrize("size", [0, 1, 5, 131071, 131072, 131073, 131101, 131200, 262144, 1_000_000])
 def test_the_limit_is_exact(size: int) -> None:
     payload = deflate(b"x" * size)[:-4]
     assert pair(15)[1].inflate(payload, True, size) == b"x" * size
