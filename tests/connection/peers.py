@@ -62,6 +62,7 @@ class Peer:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, masks: bool) -> None:
         self.reader, self.writer, self.masks = reader, writer, masks
+        self.keys: list[bytes] = []  # of the masked frames that were received
 
     def write(self, data: bytes) -> None:
         self.writer.write(data)
@@ -84,6 +85,8 @@ class Peer:
         assert bool(second & 128) is not self.masks
         key = b"" if self.masks else await self.reader.readexactly(4)
         payload = await self.reader.readexactly(size)
+        if key:
+            self.keys.append(key)
         rsv = (bool(first & 64), bool(first & 32), bool(first & 16))
         return Received(first & 15, apply_mask(payload, key) if key else payload, bool(first & 128), rsv)
 

@@ -83,20 +83,44 @@ def test_the_marks_are_the_transports(net: Network) -> None:
 @over_both_loops
 @over_roles
 def test_one_line_is_logged_when_nobody_listens(net: Network, role: str, caplog: pytest.LogCaptureFixture) -> None:
+    """One for a connection, however often its peer is slow."""
     caplog.set_level(logging.INFO, "picows")
 
     async def test() -> None:
-        async with ROLES[role](net, Recorder) as (peer, listener):
+        for _ in range(2):
+            async with ROLES[role](net, Recorder) as (peer, listener):
+                caplog.clear()
+                for _ in range(3):
+                    peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+                    for _ in range(20):
+                        listener.transport.send(WSMsgType.BINARY, bytes(1 << 20))
+                    # Far above any high-water mark, and in the end far below.
+                    assert listener.transport.write_buffer_size > 1 << 20
+                    peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
+                    for _ in range(20):
+                        await peer.receive()
+                    while listener.transport.write_buffer_size:
+                        await asyncio.sleep(0)
+                (line,) = [record for record in caplog.records if record.name.startswith("picows")]
+                assert line.levelno == logging.INFO
+                assert "the peer is slow" in line.getMessage()
+                peer.writer.transport.abort()
+
+    net.run(test())
+
+
+@over_both_loops
+@over_roles
+def test_nothing_is_logged_when_the_listener_is_told(net: Network, role: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "picows")
+
+    async def test() -> None:
+        async with ROLES[role](net, Producer) as (peer, listener):
             caplog.clear()
-            for _ in range(3):
-                peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
-                for _ in range(20):
-                    listener.transport.send(WSMsgType.BINARY, bytes(1 << 20))
-                peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
-                for _ in range(20):
-                    await peer.receive()
-            lines = [record for record in caplog.records if record.name.startswith("picows")]
-            assert 1 <= len(lines) <= 3
+            peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            while not listener.paused.is_set():
+                listener.transport.send(WSMsgType.BINARY, CHUNK)
+            assert not [record for record in caplog.records if record.name.startswith("picows")]
             peer.writer.transport.abort()
 
     net.run(test())

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from picows import WSMsgType, WSTransport, ws_broadcast
 from tests.connection.networks import Network, Received, Recorder, cut, over_both_loops, over_every_network, over_tcp_and_tls
+from tests.connection.test_masks import raw_servers
 from tests.connection.test_threads import call_in_thread
 
 
@@ -83,10 +84,13 @@ def test_fragments_and_pings(net: Network) -> None:
 @over_tcp_and_tls
 def test_clients_mask_each_frame_anew(net: Network) -> None:
     async def test() -> None:
-        async with subscribers(net, 3) as (clients, servers):
-            assert ws_broadcast(transports(clients), WSMsgType.BINARY, b"to the servers") == 3
-            for server in servers:
-                assert await server.payload() == b"to the servers"
+        async with raw_servers(net, 3) as (peers, clients):
+            for _ in range(2):
+                assert ws_broadcast(transports(clients), WSMsgType.BINARY, b"to the servers") == 3
+                for peer in peers:
+                    assert (await peer.receive()).payload == b"to the servers"
+            keys = {key for peer in peers for key in peer.keys}
+            assert len(keys) == 6
 
     net.run(test())
 

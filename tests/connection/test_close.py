@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from picows import WSCloseCode, WSFrame, WSMsgType, WSProtocolError, WSTransport
+from picows import WSCloseCode, WSFrame, WSMsgType, WSProtocolError, WSTransport, ws_broadcast
 from tests.connection.networks import (
     LOOPS,
     Echo,
@@ -26,6 +26,7 @@ from tests.connection.networks import (
 from tests.connection.peers import (
     BINARY,
     CLOSE,
+    PING,
     PONG,
     ROLES,
     TEXT,
@@ -203,6 +204,57 @@ def send_in_every_way(transport: WSTransport) -> None:
     transport.send_pong(b"lost")
     transport.send_close(1001, b"lost")
     transport.send_reuse_external_bytearray(WSMsgType.TEXT, bytearray(20), 14)
+
+
+@over_tcp_and_tls
+@over_roles
+def test_our_close_is_the_last_on_the_wire(net: Network, role: str) -> None:
+    """A ping behind it is not answered either, in a burst or alone, though the connection is open still."""
+
+    async def test() -> None:
+        async with ROLES[role](net, Recorder) as (peer, listener):
+            transport = listener.transport
+            transport.send_close(1000)
+            peer.write(peer.encode(PING, b"burst") + peer.encode(PING, b"burst") + peer.encode(TEXT, b"burst"))
+            assert await listener.payload() == b"burst"
+            peer.send(PING, b"alone")
+            peer.send(TEXT, b"alone")
+            assert await listener.payload() == b"alone"
+            send_in_every_way(transport)
+            with transport.cork():
+                send_in_every_way(transport)
+            assert ws_broadcast([transport], WSMsgType.TEXT, b"lost") == 0
+            assert not transport.send(WSMsgType.TEXT, b"lost")
+            assert not transport.is_disconnected
+            transport.disconnect()
+            assert await peer.receive_all() == [Received(CLOSE, close_payload(1000))]
+
+    net.run(test())
+
+
+@over_tcp_and_tls
+@over_roles
+def test_a_pong_that_waits_does_not_follow_our_close(net: Network, role: str) -> None:
+    async def test() -> None:
+        async with ROLES[role](net, Recorder) as (peer, listener):
+            peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            for _ in range(20):
+                listener.transport.send(WSMsgType.BINARY, bytes(MIB))
+            # While the peer does not read, the answer to its ping waits.
+            peer.send(PING, b"late")
+            peer.send(TEXT, b"read")
+            assert await listener.payload() == b"read"
+            listener.transport.send_close(1000)
+            peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            assert [(await peer.receive()).msg_type for _ in range(21)] == [BINARY] * 20 + [CLOSE]
+            while listener.transport.write_buffer_size:
+                await asyncio.sleep(0)
+            peer.send(TEXT, b"read")
+            assert await listener.payload() == b"read"
+            listener.transport.disconnect()
+            assert await peer.receive_all() == []
+
+    net.run(test())
 
 
 def test_frames_are_delivered_after_our_close(net: Network) -> None:

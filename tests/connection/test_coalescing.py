@@ -275,6 +275,51 @@ def test_corked_outside_of_callbacks(net: Network) -> None:
 
 
 @over_both_loops
+def test_a_cork_that_was_not_entered(net: Network) -> None:
+    def answer(transport: WSTransport, payload: bytes, wire: Wire) -> None:
+        # What the burst gathers is none of a cork's.
+        transport.send(WSMsgType.TEXT, payload)
+        with pytest.raises(RuntimeError, match=r"cork\(\) was left without being entered"):
+            transport.cork().__exit__(None, None, None)
+        assert wire.arrived() == b""
+
+    async def test() -> None:
+        async with raw_client(net, Recorder) as (peer, listener):
+            cork = listener.transport.cork()
+            with pytest.raises(RuntimeError, match=r"cork\(\) was left without being entered"):
+                cork.__exit__(None, None, None)
+            with cork:
+                listener.transport.send(WSMsgType.TEXT, b"entered")
+            with pytest.raises(RuntimeError, match=r"cork\(\) was left without being entered"):
+                cork.__exit__(None, None, None)
+            assert (await peer.receive()).payload == b"entered"
+
+    net.run(test())
+    assert burst_test(net, answer, b"1", b"2") == frame(b"1") + frame(b"2")
+
+
+@over_both_loops
+def test_a_cork_outlives_its_connection(net: Network) -> None:
+    async def test() -> None:
+        async with raw_client(net, Recorder) as (peer, listener), raw_client(net, Recorder) as (other, at_other):
+            with listener.transport.cork():
+                listener.transport.send(WSMsgType.TEXT, b"lost")
+                peer.writer.transport.abort()
+                await listener.disconnected.wait()
+                listener.transport.send(WSMsgType.TEXT, b"too late")
+            assert listener.transport.write_buffer_size == 0
+            with listener.transport.cork():
+                listener.transport.send(WSMsgType.TEXT, b"too late")
+            # What it gathered is no other connection's.
+            with at_other.transport.cork():
+                at_other.transport.send(WSMsgType.TEXT, b"sent")
+            assert (await other.receive()).payload == b"sent"
+            await listener.transport.wait_disconnected()
+
+    net.run(test())
+
+
+@over_both_loops
 def test_corked_while_a_burst_comes_in(net: Network) -> None:
     class Server(Recorder):
         def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import random
 import resource
 import sys
 import zlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -15,13 +18,14 @@ from picows import (
     WSDeflate,
     WSInvalidHeaderError,
     WSMsgType,
+    WSSlowPeerPolicy,
     WSUpgradeResponse,
     WSUpgradeResponseWithListener,
     ws_broadcast,
     ws_connect,
 )
-from tests.connection.networks import Network, Received, Recorder, over_both_loops, over_every_network, over_tcp_and_tls
-from tests.connection.peers import BINARY, CONTINUATION, TEXT, Peer, close_code, stream
+from tests.connection.networks import Network, Received, Recorder, cut, over_both_loops, over_every_network, over_tcp_and_tls
+from tests.connection.peers import BINARY, CLOSE, CONTINUATION, TEXT, Peer, close_code, stream
 from tests.connection.test_broadcast import transports
 from tests.connection.test_messages import Echo
 
@@ -147,6 +151,99 @@ def test_what_is_compressed(net: Network) -> None:
             with pytest.raises(ValueError, match="begun compressed"):
                 servers[0].transport.send_reuse_external_bytearray(WSMsgType.CONTINUATION, bytearray(20), 14)
             servers[0].transport.disconnect(graceful=False)
+
+    net.run(test())
+
+
+@contextlib.asynccontextmanager
+async def compressing_server(net: Network, **options: Any) -> AsyncIterator[tuple[Peer, Recorder]]:
+    """A raw client and the listener of the server, which agreed on compression."""
+    servers: list[Recorder] = []
+
+    def factory(request: object) -> Recorder:
+        servers.append(Recorder())
+        return servers[0]
+
+    async with net.serve(factory, **{**DEFLATE, **options}) as url, stream(net, url) as peer:
+        assert b"permessage-deflate" in await upgraded(peer)
+        try:
+            yield peer, servers[0]
+        finally:
+            await cut(servers[0])
+
+
+@over_both_loops
+def test_control_frames_are_never_compressed(net: Network) -> None:
+    payload = b"a" * 125
+
+    async def test() -> None:
+        async with compressing_server(net, compression=WSDeflate(min_size=0)) as (peer, server):
+            transport = server.transport
+            transport.send_ping(payload)
+            assert transport.send(WSMsgType.PONG, payload, compress=True)
+            assert ws_broadcast([transport], WSMsgType.PING, payload, compress=True) == 1
+            peer.send(WSMsgType.PING, payload)
+            assert [await peer.receive() for _ in range(4)] == [
+                Received(msg_type, payload) for msg_type in (WSMsgType.PING, WSMsgType.PONG, WSMsgType.PING, WSMsgType.PONG)
+            ]
+
+    net.run(test())
+
+
+@over_both_loops
+def test_what_send_tells_of_a_compressed_message(net: Network) -> None:
+    async def test() -> None:
+        async with compressing_server(net) as (peer, server):
+            transport = server.transport
+            assert transport.send(WSMsgType.BINARY, DOCUMENT) is True
+            assert transport.send(WSMsgType.BINARY, b"plain") is True
+            with pytest.raises(ValueError, match="rsv1"):
+                transport.send_reuse_external_bytearray(WSMsgType.BINARY, bytearray(20), 14, rsv1=True)
+            transport.send_close(1000)
+            for compress in (None, True, False):
+                assert transport.send(WSMsgType.BINARY, DOCUMENT, compress=compress) is False
+                assert ws_broadcast([transport], WSMsgType.BINARY, DOCUMENT, compress=compress) == 0
+            transport.disconnect()
+            assert [frame.msg_type for frame in await peer.receive_all()] == [BINARY, BINARY, CLOSE]
+
+    net.run(test())
+
+
+@over_both_loops
+@pytest.mark.parametrize("broadcast", [False, True])
+def test_a_compressed_message_that_is_dropped(net: Network, broadcast: bool) -> None:
+    """The limit holds, and the peer understands all that follows, though it looks like what was dropped."""
+    limit, size = 1 << 18, 1 << 16
+    noise = random.Random(limit)
+    options = {**DEFLATE, "max_write_buffer_size": limit, "slow_peer": WSSlowPeerPolicy.DROP_NEWEST}
+
+    async def test() -> None:
+        async with net.pair(client_options=DEFLATE, server_options=options) as (client, server):
+            transport = server.transport
+
+            def taken(message: bytes) -> bool:
+                if broadcast:
+                    return ws_broadcast([transport], WSMsgType.BINARY, message) == 1
+                return transport.send(WSMsgType.BINARY, message)
+
+            client.transport.underlying_transport.pause_reading()
+            sent = []
+            for _ in range(500):
+                message = noise.randbytes(size)
+                if not taken(message):
+                    break
+                sent.append(message)
+                assert transport.write_buffer_size <= limit + size
+            else:
+                pytest.fail("nothing was dropped")
+            client.transport.underlying_transport.resume_reading()
+            for earlier in sent:
+                assert await client.payload() == earlier
+            while transport.write_buffer_size:
+                await asyncio.sleep(0)
+            for _ in range(2):
+                assert taken(message[-2000:])
+                assert await client.payload() == message[-2000:]
 
     net.run(test())
 

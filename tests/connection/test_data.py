@@ -23,6 +23,7 @@ from tests.connection.networks import (
     over_tcp_and_tls,
 )
 from tests.connection.peers import BINARY, CONTINUATION, PING, PONG, ROLES, TEXT, raw_client
+from tests.connection.test_threads import call_in_thread
 
 MIB = 1024 * 1024
 SIZES = [0, 1, 2, 124, 125, 126, 127, 65535, 65536, 65537, 256 * 1024 - 7, 256 * 1024, MIB, 16 * MIB]
@@ -358,6 +359,29 @@ def test_any_script_of_sends_arrives_as_it_was_sent(net: Network, script: list[A
 
 
 @over_every_network
+def test_large_frames_of_several_connections_at_once(net: Network) -> None:
+    """A block that was used before is read into by one of them only."""
+    first, second, other = (noise(MIB, seed) for seed in range(3))
+
+    async def test() -> None:
+        async with raw_client(net, Recorder) as (peer, listener), raw_client(net, Recorder) as (its_peer, neighbour):
+            for _ in range(2):
+                peer.send(BINARY, first)
+                assert await listener.payload() == first
+                wire = peer.encode(BINARY, second)
+                peer.write(wire[: MIB // 2])
+                await peer.writer.drain()
+                its_peer.send(TEXT, b"read by now")
+                assert await neighbour.payload() == b"read by now"
+                its_peer.send(BINARY, other)
+                assert await neighbour.payload() == other
+                peer.write(wire[MIB // 2 :])
+                assert await listener.payload() == second
+
+    net.run(test())
+
+
+@over_every_network
 def test_the_memory_of_a_large_frame_is_given_up(net: Network) -> None:
     """It is used again while large frames come, and not kept for long behind the last."""
 
@@ -374,6 +398,66 @@ def test_the_memory_of_a_large_frame_is_given_up(net: Network) -> None:
                 tracemalloc.stop()
 
     net.run(test())
+
+
+def test_the_memory_of_a_large_frame_is_given_up_on_another_loop(net: Network) -> None:
+    """The first loop of the thread has ended before the second of keeping was over."""
+
+    async def test(to_the_end: bool) -> None:
+        async with net.pair(client_options={"max_frame_size": 16 * MIB}) as (client, server):
+            server.transport.send(WSMsgType.BINARY, bytes(9 * MIB))
+            assert len(await client.payload()) == 9 * MIB
+            while to_the_end and tracemalloc.get_traced_memory()[0] > 4 * MIB:
+                await asyncio.sleep(0.05)
+
+    def one_loop_after_another() -> None:
+        net.run(test(False))
+        assert tracemalloc.get_traced_memory()[0] > 9 * MIB
+        net.run(asyncio.wait_for(test(True), 20))
+
+    tracemalloc.start()
+    try:
+        # A thread keeps memory of its own, and a new one nothing of other tests.
+        _, failure = call_in_thread(one_loop_after_another)
+    finally:
+        tracemalloc.stop()
+    assert failure is None, failure
+
+
+def test_the_memory_of_a_very_large_frame_is_given_up_at_once(net: Network) -> None:
+    async def test() -> None:
+        async with net.pair(client_options={"max_frame_size": 17 * MIB}) as (client, server):
+            server.transport.send(WSMsgType.BINARY, bytes(17 * MIB))
+            assert len(await client.payload()) == 17 * MIB
+            assert tracemalloc.get_traced_memory()[0] < 4 * MIB
+
+    tracemalloc.start()
+    try:
+        net.run(test())
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_the_memory_of_an_unfinished_frame_goes_with_the_connection(net: Network, role: str) -> None:
+    """The user keeps the transport, the connection has kept nothing."""
+
+    async def test() -> None:
+        async with ROLES[role](net, Recorder) as (peer, listener):
+            peer.send(BINARY, bytes(MIB), length=9 * MIB)
+            while tracemalloc.get_traced_memory()[0] < 9 * MIB:
+                await asyncio.sleep(0)
+            peer.writer.transport.abort()
+            await listener.disconnected.wait()
+            assert tracemalloc.get_traced_memory()[0] < 8 * MIB
+
+    tracemalloc.start()
+    try:
+        # A new thread, so that no block of another test is used again.
+        _, failure = call_in_thread(net.run, test())
+    finally:
+        tracemalloc.stop()
+    assert failure is None, failure
 
 
 @over_every_network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import json
 import random
 import socket
@@ -85,6 +86,13 @@ def test_the_string_of_a_frame(net: Network) -> None:
                 "WSFrame(BINARY, fin=False, rsv1=True, rsv2=False, rsv3=True, "
                 "last_in_buffer=True, payload_sz=0, tail_sz=0)",
             ]
+            peer.write(peer.encode(TEXT, b"one") + peer.encode(TEXT, b"two"))
+            await listener.take(2)
+            head = 6  # of a masked frame
+            assert [string.partition("rsv3=False, ")[2] for string in listener.kept[2:]] == [
+                f"last_in_buffer=False, payload_sz=3, tail_sz={head + 3})",
+                "last_in_buffer=True, payload_sz=3, tail_sz=0)",
+            ]
 
     net.run(test())
 
@@ -118,6 +126,9 @@ def test_a_frame_is_a_buffer(net: Network) -> None:
             assert view.nbytes == frame.payload_size
             with pytest.raises(TypeError):
                 view[:1] = b"x"
+        # Who asks for memory to write to gets none.
+        with pytest.raises((TypeError, BufferError)):
+            io.BytesIO(b"xx").readinto(frame)  # type: ignore[arg-type]
         assert view == view_of(frame)
         copied = bytearray()
         copied += frame  # type: ignore[arg-type]
@@ -127,6 +138,27 @@ def test_a_frame_is_a_buffer(net: Network) -> None:
     assert seen == (b"\x01\x02", b"\x01\x02", b"\x01\x02", 0x102)
     (empty,) = looked_at(net, buffers, lambda encode: encode(BINARY))
     assert empty == (b"", b"", b"", 0)
+
+
+@over_both_loops
+@over_roles
+def test_views_of_some_large_frames(net: Network, role: str) -> None:
+    """The block of one that nobody looked at is used again, until somebody does."""
+    size = 300_000
+
+    def keep(frame: WSFrame) -> Any:
+        payload = frame.get_payload_as_bytes()
+        return view_of(frame) if payload[0] % 3 == 2 else payload
+
+    async def test() -> None:
+        async with ROLES[role](net, lambda: Keeper(keep)) as (peer, listener):
+            for i in range(12):
+                peer.send(BINARY, bytes([i]) * size)
+                await listener.payload()
+            assert [bytes(kept) == bytes([i]) * size for i, kept in enumerate(listener.kept)] == [True] * 12
+            listener.kept.clear()
+
+    net.run(test())
 
 
 @over_every_network

@@ -15,7 +15,7 @@ import pytest
 
 from picows import WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
 from tests.connection.networks import Network, Recorder, over_both_loops, over_every_network
-from tests.connection.peers import REQUEST, TEXT, stream
+from tests.connection.peers import REQUEST, TEXT, encode, stream
 
 pytestmark = pytest.mark.skipif(
     sys.implementation.name != "cpython", reason="only CPython frees an object with the last reference"
@@ -143,6 +143,48 @@ def test_with_auto_ping(net: Network) -> None:
 
 
 @over_both_loops
+def test_no_timer_keeps_what_is_left(net: Network) -> None:
+    """Nor the loop, though part of a frame was there, and a ping would have been due."""
+    options = {"receive_timeout": 60, "enable_auto_ping": True, "websocket_handshake_timeout": 60}
+
+    class Forgetful(WSListener):
+        def __init__(self) -> None:
+            self.told = asyncio.Event()
+            listeners.append(self)
+
+        def on_ws_connected(self, transport: WSTransport) -> None:
+            underlying = transport.underlying_transport
+            protocols.add(type(underlying.get_protocol()))
+            ends.append((underlying, encode(TEXT, b"whole", mask=transport.is_client_side) + b"\x82"))
+
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            self.told.set()
+
+    protocols: set[type] = set()
+    listeners: list[Forgetful] = []
+    ends: list[tuple[Any, bytes]] = []
+
+    async def test() -> None:
+        async with net.serve(lambda request: Forgetful(), **options) as url:
+            await net.connect(Forgetful, url, **options)
+            for underlying, wire in ends:
+                underlying.write(wire)
+            for listener in listeners:
+                await listener.told.wait()
+            ends.pop()[0].abort()
+            ends.clear()
+            del underlying
+            (protocol,) = protocols
+            await asyncio.wait_for(no_object_of(protocol), 10)
+
+    async def no_object_of(kind: type) -> None:
+        while any(type(thing) is kind for thing in gc.get_objects()):
+            await asyncio.sleep(0.01)
+
+    net.run(test())
+
+
+@over_both_loops
 def test_the_own_cycle_of_a_listener_goes_too(net: Network) -> None:
     """A listener keeps its transport for ever in most programs: the library has let go of both sides."""
 
@@ -157,6 +199,28 @@ def test_the_own_cycle_of_a_listener_goes_too(net: Network) -> None:
 
         await use()
         # A transport does not lead to its listener any more, so this is no cycle.
+        await watch.all_gone()
+
+    net.run(test())
+
+
+@over_both_loops
+def test_gone_before_ws_connect_returns(net: Network) -> None:
+    class Leaver(Ordinary):
+        def on_ws_connected(self, transport: WSTransport) -> None:
+            super().on_ws_connected(transport)
+            transport.disconnect(graceful=False)
+
+    async def test() -> None:
+        watch = Watch()
+
+        async def use() -> None:
+            async with net.serve(lambda request: Ordinary(watch)) as url:
+                client = await net.connect(lambda: Leaver(watch), url)
+                await client.transport.wait_disconnected()
+
+        await use()
+        assert len(watch.references) == 4
         await watch.all_gone()
 
     net.run(test())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import picows
-from picows import PICOWS_DEBUG_LL, WSFrame, WSMsgType, WSProtocolError, WSTransport
+from picows import PICOWS_DEBUG_LL, WSDeflate, WSFrame, WSMsgType, WSProtocolError, WSTransport, ws_broadcast
 from tests.connection.networks import Echo, Network, Recorder
 from tests.connection.peers import ROLES, TEXT, raw_client, raw_server, stream
 
@@ -46,6 +46,28 @@ def test_the_debug_level(net: Network, caplog: pytest.LogCaptureFixture) -> None
     records = own_records(caplog)
     assert any("TEXT" in record.getMessage() for record in records if record.name.startswith("picows.client"))
     assert any("TEXT" in record.getMessage() for record in records if record.name.startswith("picows.server"))
+
+
+def test_every_way_of_sending_is_logged(net: Network, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(PICOWS_DEBUG_LL, "picows")
+
+    async def test() -> None:
+        compressed = {"compression": WSDeflate()}
+        for options in ({}, compressed):
+            async with net.pair(client_options=options, server_options=options) as pair:
+                for one, other in (pair, pair[::-1]):
+                    caplog.clear()
+                    for size in (1, 100_000):
+                        one.transport.send(WSMsgType.BINARY, bytes(size))
+                        one.transport.send(WSMsgType.BINARY, memoryview(bytes(size)))
+                        one.transport.send_reuse_external_bytearray(WSMsgType.BINARY, bytearray(14 + size), 14)
+                        assert ws_broadcast([one.transport], WSMsgType.BINARY, bytes(size)) == 1
+                    sent = [record.getMessage() for record in own_records(caplog)]
+                    assert len(sent) == 8
+                    assert all(message.startswith("sent BINARY, fin=True") for message in sent)
+                    await other.take(8)
+
+    net.run(test())
 
 
 def test_no_flood_at_the_usual_levels(net: Network, caplog: pytest.LogCaptureFixture) -> None:

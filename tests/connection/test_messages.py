@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tracemalloc
 from typing import Any
 
@@ -134,6 +135,41 @@ def test_exactly_the_limit(net: Network) -> None:
 
 
 @over_both_loops
+def test_the_very_first_frame_is_limited(net: Network) -> None:
+    """By its header alone: nothing of the payload has come."""
+
+    async def test() -> None:
+        async with raw_client(net, Recorder, **MESSAGES, max_message_size=LIMIT) as (peer, listener):
+            peer.send(BINARY, length=LIMIT + 1)
+            assert close_code(await peer.receive()) == 1009
+            await peer.close()
+            await listener.disconnected.wait()
+
+    net.run(test())
+
+
+@over_both_loops
+def test_each_frame_keeps_to_its_own_limit(net: Network) -> None:
+    """max_frame_size holds for the fragments, however large a message may be."""
+
+    async def test() -> None:
+        for first in ([], [100], [100, 100]):
+            async with raw_client(net, Recorder, **MESSAGES, max_frame_size=100, max_message_size=LIMIT) as (peer, listener):
+                peer.write(fragments(peer, BINARY, *[bytes(100)] * 10))
+                assert await listener.payload() == bytes(1000)
+                for i, size in enumerate(first):
+                    peer.send(CONTINUATION if i else BINARY, bytes(size), fin=False)
+                peer.send(CONTINUATION if first else BINARY, length=101)
+                close = await peer.receive()
+                assert close_code(close) == 1009
+                assert b"max_frame_size" in close.payload
+                await peer.close()
+                await listener.disconnected.wait()
+
+    net.run(test())
+
+
+@over_both_loops
 def test_no_memory_is_taken_for_what_is_too_large(net: Network) -> None:
     async def test() -> None:
         async with raw_client(net, Recorder, **MESSAGES, max_message_size=MIB) as (peer, listener):
@@ -164,6 +200,9 @@ def test_views_of_messages_can_be_kept(net: Network) -> None:
             self.views.append(memoryview(frame))
             self.copies.append(frame.get_payload_as_bytes())
             assert frame.get_payload_as_memoryview() == self.copies[-1]
+            # What was joined is bytes already, and is not copied again.
+            joined = frame.payload_size > 99
+            assert (frame.get_payload_as_bytes() is self.copies[-1]) is joined
             super().on_ws_frame(transport, frame)
 
     async def test() -> None:
@@ -186,6 +225,23 @@ def test_a_message_that_stalls(net: Network) -> None:
             await peer.close()
             await listener.disconnected.wait()
             assert listener.rest() == []
+
+    net.run(test())
+
+
+@over_both_loops
+def test_a_message_that_a_close_cut_short_does_not_stall(net: Network) -> None:
+    options = {**MESSAGES, "receive_timeout": 0.1, "enable_auto_close": False}
+
+    async def test() -> None:
+        async with raw_client(net, Recorder, **options) as (peer, listener):
+            peer.send(TEXT, b"part", fin=False)
+            await asyncio.sleep(0.05)
+            peer.write(peer.encode(CLOSE) + peer.encode(TEXT, b"more"))
+            assert await listener.take(1) == [Received(CLOSE, b"")]
+            await asyncio.sleep(0.2)
+            listener.transport.send(WSMsgType.TEXT, b"the last word")
+            assert await peer.receive() == Received(TEXT, b"the last word")
 
     net.run(test())
 

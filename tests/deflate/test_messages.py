@@ -122,6 +122,10 @@ def test_a_final_block_that_ends_with_what_is_not_sent() -> None:
         assert inflater.inflate(HELLO, True, LIMIT) == b"Hello"
     assert inflater.inflate(HELLO + TAIL + b"\1", True, LIMIT) == b"Hello"
     assert fails(inflater, bytes.fromhex("f200110000")).code == 1007
+    # Nothing of it is the next message's, to which its blocks are counted.
+    inflater = pair()[1]
+    assert inflater.inflate(HELLO + TAIL + b"\1", True, LIMIT) == b"Hello"
+    assert inflater.inflate(b"\x03\0" * 1000, True, LIMIT) == b""
 
 
 def test_two_blocks_in_one_message() -> None:
@@ -294,7 +298,7 @@ def test_the_key_is_all_that_a_message_depends_on() -> None:
     assert all(a != b for a, b in itertools.combinations(different, 2))
 
 
-@pytest.mark.parametrize("size", [0, 1, 5, 131071, 131072, 131073, 262144, 1_000_000])
+@pytest.mark.parametrize("size", [0, 1, 5, 131071, 131072, 131073, 131101, 131200, 262144, 1_000_000])
 def test_the_limit_is_exact(size: int) -> None:
     payload = deflate(b"x" * size)[:-4]
     assert pair(15)[1].inflate(payload, True, size) == b"x" * size

@@ -337,6 +337,8 @@ class TestInflating:
         reader = MessageReader(LIMIT, inflater)
         assert fault_of(reader, "21", bytes(reader.room + 1)) == ("ERR_MESSAGE_TOO_BIG", 1009)
         assert inflater.asked == []
+        reader = MessageReader(LIMIT, Answers(b"inflated"))
+        assert feed(reader, "21", bytes(reader.room)) == (BINARY, b"inflated", True)
 
     def test_a_bomb_is_1009(self) -> None:
         bomb = deflated(bytes(10 * LIMIT))
