@@ -34,7 +34,7 @@ cdef int disconnect(Connection connection, bint graceful) except -1:
         if connection.state >= STATE_CLOSING:
             return 0
     enter_closing(connection)
-    if not underlying.is_closing() and not end_writing(connection):
+    if not end_writing(connection):
         underlying.abort()
         return 0
     start_linger(connection)
@@ -45,10 +45,7 @@ cdef int disconnect(Connection connection, bint graceful) except -1:
 
 
 cdef bint end_writing(Connection connection) except -1:
-    """Half-close our side, where that is possible, and read on; False: the peer is gone.
-
-    Not asked of a transport that the user has closed: asyncio's TLS transport, closed twice, knows nothing any more.
-    """
+    """Half-close our side, where that is possible, and read on; False: the peer is gone."""
     underlying = connection.transport.underlying_transport
     if not connection.over_tls and underlying.can_write_eof():
         try:
@@ -56,8 +53,13 @@ cdef bint end_writing(Connection connection) except -1:
         except OSError:
             # It answered what we sent by a reset, and asyncio says so here. Nobody else would, if the user has paused reading.
             return False
-    if not underlying.is_reading():
-        underlying.resume_reading()
+    try:
+        # The user may have paused it.
+        if not underlying.is_reading():
+            underlying.resume_reading()
+    except (AttributeError, RuntimeError):
+        # asyncio's TLS stands on nothing any more: it was closed twice or, before 3.11, TCP was lost and we are told next.
+        pass
     return True
 
 
