@@ -37,7 +37,8 @@ def _write_buffers(transport: Any) -> list[Callable[[], int]]:
         if protocol is None:
             return []
         # Up to 3.10 TLS holds nothing back, and names the size of the transport below.
-        own = [protocol._get_write_buffer_size] if hasattr(protocol, "_get_write_buffer_size") else []
+        size = getattr(protocol, "_get_write_buffer_size", None)
+        own = [] if size is None else [size]
         below = protocol._transport
     else:
         # uvloop, whose classes have no Python attributes; None: this is the TCP transport.

@@ -207,7 +207,7 @@ def test_the_times_of_the_linger() -> None:
         assert not failures, failures
 
     with concurrent.futures.ThreadPoolExecutor() as threads:
-        runs = [threads.submit(lambda loop=loop: Network(loop).run(test(loop))) for loop in LOOPS]
+        runs = [threads.submit(Network(loop).run, test(loop)) for loop in LOOPS]
     for run in runs:
         run.result()
 
@@ -266,7 +266,7 @@ def test_tls_is_closed_at_once_behind_the_peers_close(net: Network) -> None:
             transport.disconnect()
 
     async def test() -> None:
-        times = []
+        times: list[float] = []
         # One of three is quick even on a loaded machine.
         while len(times) < 3 and min(times, default=1) > 0.2:
             async with raw_client(net, Polite) as (peer, listener):
@@ -328,7 +328,9 @@ def test_a_disconnect_reads_again_where_the_user_had_paused(net: Network) -> Non
             listener.transport.underlying_transport.pause_reading()
             listener.transport.disconnect()
             if net.tls:
-                return await listener.disconnected.wait() and None
+                # It cannot be half closed, so that nothing can be sent to the end.
+                await listener.disconnected.wait()
+                return
             for _ in range(16):
                 peer.send(BINARY, bytes(MIB))
                 await peer.writer.drain()
@@ -392,6 +394,35 @@ def test_a_disconnect_when_tcp_is_lost_and_tls_has_not_told_us_yet(net: Network)
             listener.transport.disconnect()
             assert listener.transport.write_buffer_size == 0
             await listener.disconnected.wait()
+
+    net.run(test())
+
+
+@over_both_loops
+def test_a_callback_disconnects_while_a_disconnect_flushes(net: Network) -> None:
+    """There is one linger timer then; a second one would come behind the end of the connection."""
+
+    class Leaving(Recorder):
+        def pause_writing(self) -> None:
+            self.calls.append("pause")
+            self.transport.disconnect()
+
+    async def test() -> None:
+        async with blocking_client(net, Leaving) as (_, listener):
+            transport = listener.transport
+            shrink(socket_of(listener), socket.SO_SNDBUF)
+            transport.underlying_transport.set_write_buffer_limits(high=MIB)
+            while not transport.write_buffer_size:
+                transport.send(WSMsgType.BINARY, bytes(8 * KIB))
+            transport.underlying_transport.set_write_buffer_limits(high=16 * KIB)
+            with transport.cork():
+                transport.send(WSMsgType.BINARY, bytes(32 * KIB))
+                assert listener.calls == ["connected"]
+                transport.disconnect()
+                assert listener.calls == ["connected", "pause"]
+            transport.disconnect(graceful=False)
+            await listener.disconnected.wait()
+            await asyncio.sleep(0.12)
 
     net.run(test())
 
