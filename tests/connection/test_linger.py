@@ -73,7 +73,8 @@ class Clock:
 
     async def measure(self, event: Any, since: float, at_least: float, below: float, what: str) -> None:
         ran_before = self.ran
-        await event
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(event, 2 * below + 2)
         took, ran = time.monotonic() - since, self.ran - ran_before
         assert at_least <= took, f"{what}: over after {took} seconds"
         assert ran < below, f"{what}: over after {took} seconds, {ran} of them running"
@@ -91,15 +92,6 @@ async def flooding(peer: Peer) -> None:
             await asyncio.sleep(0.01)
 
 
-async def trickling(peer: Peer) -> None:
-    """Takes 2 KB a second, which the kernel tells us of every few seconds."""
-    fd = socket_of(peer).fileno()
-    while True:
-        await asyncio.sleep(0.25)
-        with contextlib.suppress(BlockingIOError, ConnectionError):
-            os.read(fd, 500)
-
-
 class Timed(Recorder):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         self.received_at = time.monotonic()
@@ -113,7 +105,7 @@ async def behaving(net: Network, behaviour: Callable[[Peer], Any], reads: bool) 
         peer.send(TEXT, b"now")
         await listener.payload()
         shrink(socket_of(listener), socket.SO_SNDBUF)
-        shrink(socket_of(peer), socket.SO_RCVBUF, 4 * KIB if behaviour is trickling else 64 * KIB)
+        shrink(socket_of(peer), socket.SO_RCVBUF)
         if not reads:
             peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
         task = asyncio.ensure_future(behaviour(peer))
@@ -136,6 +128,25 @@ async def ends(
             listener.disconnected.wait(), since, at_least, below, f"{net} {behaviour.__name__} {reads=} {waiting=}"
         )
         await listener.transport.wait_disconnected()
+
+
+async def takes_too_little(clock: Clock, net: Network) -> None:
+    """2 KB a second, of which the kernel tells us every second or two."""
+    async with blocking_client(net, Recorder, receive_size=4 * KIB) as (peer, listener):
+
+        async def trickle() -> None:
+            while True:
+                await asyncio.sleep(0.25)
+                peer.recv(500)
+
+        shrink(socket_of(listener), socket.SO_SNDBUF)
+        listener.transport.send(WSMsgType.BINARY, bytes(MIB))
+        since = time.monotonic()
+        listener.transport.disconnect()
+        task = asyncio.ensure_future(trickle())
+        await clock.measure(listener.disconnected.wait(), since, 4.7, 7, f"{net} takes too little")
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def ends_half_closed(clock: Clock, net: Network, who_closes: str) -> None:
@@ -184,7 +195,7 @@ def test_the_times_of_the_linger() -> None:
         cases = [
             ends(clock, tcp, silent, 10, 0.99, 1.8, reads=True),
             ends(clock, tcp, flooding, 10, 4.9, 7, reads=True),
-            ends(clock, tcp, trickling, MIB, 4.7, 7, reads=False),
+            takes_too_little(clock, tcp),
         ]
         for net in (tls, fast):
             cases += [
@@ -431,7 +442,9 @@ def test_a_callback_disconnects_while_a_disconnect_flushes(net: Network) -> None
 
 
 @contextlib.asynccontextmanager
-async def blocking_client(net: Network, server: Callable[[], Any], **options: Any) -> AsyncIterator[tuple[Any, Any]]:
+async def blocking_client(
+    net: Network, server: Callable[[], Any], receive_size: int = 64 * KIB, **options: Any
+) -> AsyncIterator[tuple[Any, Any]]:
     """A connected socket that reads when it is told to, and nobody behind it who would read ahead."""
     listeners: list[Any] = []
 
@@ -440,8 +453,9 @@ async def blocking_client(net: Network, server: Callable[[], Any], **options: An
         return listeners[0]
 
     def connect(port: int) -> Any:
-        sock: Any = socket.create_connection(("127.0.0.1", port))
-        shrink(sock, socket.SO_RCVBUF)
+        sock: Any = socket.socket()
+        shrink(sock, socket.SO_RCVBUF, receive_size)
+        sock.connect(("127.0.0.1", port))
         if net.tls:
             sock = client_tls().wrap_socket(sock, server_hostname="127.0.0.1")
         sock.sendall(REQUEST)
