@@ -3,9 +3,14 @@
 # After a graceful disconnect we read and drop what the peer still sends, so that the kernel has no reason to reset the
 # connection and destroy what is on its way to the peer. All times in seconds.
 cdef double LINGER_QUIET = 1.0      # everything is acknowledged and the peer is silent, but does not close
-cdef double LINGER_LIMIT = 5.0      # the peer goes on sending, or takes nothing of what waits for it
+cdef double LINGER_LIMIT = 5.0      # the peer goes on sending, or takes too little of what waits for it
+# How many bytes a peer has to take for its time to begin anew, if it does not take all: one that takes a byte now and then
+# would keep the connection, and all that waits, for as long as it likes.
+cdef Py_ssize_t LINGER_STEP = 16 * 1024
 cdef double LINGER_TICK = 0.1
 cdef double LINGER_TICK_TLS = 0.025
+# A tick that comes later by this: the loop stood still, and what the peer did meanwhile has not been read yet.
+cdef double LINGER_STALL = 0.1
 # A TLS connection cannot be half closed. It is closed when the peer has everything and either sent its CLOSE or has been
 # silent for a while: its data would make the TLS shutdown fail. A peer that never falls silent sees the end of the TCP
 # stream instead.
@@ -20,57 +25,124 @@ cdef int disconnect(Connection connection, bint graceful) except -1:
     if connection.state == STATE_CLOSED or (graceful and connection.state == STATE_CLOSING):
         return 0
     underlying = transport.underlying_transport
-    cancel_timer(connection)
-    if graceful:
-        flush(connection)
-    connection.state = STATE_CLOSING
-    wake_pong_waiter(connection)
     if not graceful:
+        enter_closing(connection)
         underlying.abort()
         return 0
-    if underlying.is_closing():
-        # The peer has closed: the transport writes what it holds, and nothing comes that could disturb it.
+    flush(connection)
+    if connection.state >= STATE_CLOSING:
         return 0
-    if not connection.over_tls and underlying.can_write_eof():
-        try:
-            underlying.write_eof()
-        except OSError:
-            # The peer was gone already, and answered what we sent by a reset. asyncio says so here.
-            underlying.abort()
-            return 0
-    # The user may have paused it.
-    if not underlying.is_reading():
-        underlying.resume_reading()
-    connection.linger_since = monotonic()
-    connection.linger_unsent = unsent(connection)
+    enter_closing(connection)
+    if not end_writing(connection):
+        underlying.abort()
+        return 0
+    start_linger(connection)
     if connection.over_tls:
         return linger(connection)
     connection.last_received = connection.linger_since
     return set_linger_timer(connection)
 
 
+cdef bint end_writing(Connection connection) except -1:
+    """Half-close our side, where that is possible, and read on; False: the peer is gone."""
+    underlying = connection.transport.underlying_transport
+    if not connection.over_tls and underlying.can_write_eof():
+        try:
+            underlying.write_eof()
+        except OSError:
+            # It answered what we sent by a reset, and asyncio says so here. Nobody else would, if the user has paused reading.
+            return False
+    try:
+        # The user may have paused it.
+        if not underlying.is_reading():
+            underlying.resume_reading()
+    except (AttributeError, RuntimeError):
+        # asyncio's TLS stands on nothing any more: it was closed twice or, before 3.11, TCP was lost and we are told next.
+        pass
+    return True
+
+
+cdef int stream_ended(Connection connection) except -1:
+    """The peer sends no more: the transport closes by itself once it has written what it holds. That has its limit, too."""
+    if connection.state >= STATE_CLOSING:
+        return 0
+    flush(connection)
+    if connection.state >= STATE_CLOSING:
+        return 0
+    enter_closing(connection)
+    start_linger(connection)
+    return set_linger_timer(connection)
+
+
+cdef int enter_closing(Connection connection) except -1:
+    cancel_timer(connection)
+    connection.state = STATE_CLOSING
+    return wake_pong_waiter(connection)
+
+
+cdef Py_ssize_t queued(Connection connection) except -1:
+    """Bytes that were given to the transport and that the kernel has not taken."""
+    cdef Py_ssize_t size = 0
+    underlying = connection.transport.underlying_transport
+    if not connection.over_tls:
+        return underlying.get_write_buffer_size()
+    if connection.write_buffers is None:
+        connection.write_buffers = write_buffers(underlying)
+    for size_of in connection.write_buffers:
+        size += size_of()
+    return size
+
+
 cdef Py_ssize_t unsent(Connection connection) except -1:
     """Bytes that the peer has not acknowledged."""
-    return connection.transport.underlying_transport.get_write_buffer_size() + (
-        ws_unsent(connection.fd) if connection.fd >= 0 else 0)
+    return queued(connection) + (ws_unsent(connection.fd) if connection.fd >= 0 else 0)
+
+
+cdef int start_linger(Connection connection) except -1:
+    connection.linger_since = connection.linger_tick = monotonic()
+    connection.linger_unsent = unsent(connection)
+    return 0
 
 
 cdef int set_linger_timer(Connection connection) except -1:
-    connection.timer = connection.loop.call_later(
-        LINGER_TICK_TLS if connection.over_tls else LINGER_TICK, connection._on_linger_timer)
+    cancel_timer(connection)
+    connection.timer = connection.loop.call_later(linger_tick(connection), connection._on_linger_timer)
     return 0
+
+
+cdef inline double linger_tick(Connection connection) noexcept:
+    return LINGER_TICK_TLS if connection.over_tls else LINGER_TICK
+
+
+cdef bint loop_stood_still(Connection connection, double now) noexcept:
+    """Whether to wait for another tick, because the loop had no turn to read and write in since the last one.
+
+    uvloop runs its timers before it looks at its sockets. The time that was lost is not the peer's. Never twice in a row:
+    a loop that is always late ends its connections, too.
+    """
+    cdef double late = now - connection.linger_tick - linger_tick(connection)
+    connection.linger_tick = now
+    connection.linger_stalled = late >= LINGER_STALL and not connection.linger_stalled
+    if connection.linger_stalled:
+        connection.linger_since += late
+        connection.last_received += late
+    return connection.linger_stalled
 
 
 cdef int linger(Connection connection) except -1:
     """Called from time to time until the connection is lost."""
     cdef:
-        WSTransport transport = connection.transport
         double now = monotonic()
-        double silence = now - connection.last_received
+        double silence
         bint may_close
-        Py_ssize_t left = unsent(connection)
-    underlying = transport.underlying_transport
-    if left < connection.linger_unsent:
+        Py_ssize_t left
+    if connection.state == STATE_CLOSED:
+        return 0
+    if loop_stood_still(connection, now):
+        return set_linger_timer(connection)
+    underlying = connection.transport.underlying_transport
+    left = unsent(connection)
+    if left <= connection.linger_unsent - LINGER_STEP or (left == 0 and connection.linger_unsent > 0):
         # A slow peer that reads keeps its time.
         connection.linger_unsent = left
         connection.linger_since = now
@@ -78,6 +150,7 @@ cdef int linger(Connection connection) except -1:
         underlying.abort()
         return 0
     if left == 0 and not underlying.is_closing():
+        silence = now - connection.last_received
         if connection.over_tls:
             may_close = connection.close_received or silence >= LINGER_TLS_QUIET
         else:
@@ -87,8 +160,7 @@ cdef int linger(Connection connection) except -1:
         elif connection.over_tls and not connection.writing_closed and now - connection.linger_since >= LINGER_TLS_HALF_CLOSE:
             connection.writing_closed = True
             ws_shutdown_write(connection.fd)
-    set_linger_timer(connection)
-    return 0
+    return set_linger_timer(connection)
 
 
 async def wait_closed(Connection connection):
@@ -111,6 +183,8 @@ cdef int close_when_answered(Connection connection) except -1:
         return 0
     connection.closes_when_answered = True
     flush(connection)
+    if connection.state != STATE_OPEN:
+        return 0
     # A dead peer is found by the time-out of whoever closes.
     cancel_timer(connection)
     if connection.close_received and not connection.delivering:
@@ -131,6 +205,8 @@ cdef int end_closing_handshake(Connection connection) except -1:
     if not connection.is_client:
         return disconnect(connection, True)
     flush(connection)
+    if connection.state != STATE_OPEN:
+        return 0
     cancel_timer(connection)
     connection.timer = connection.loop.call_later(SERVER_CLOSE_TIMEOUT, connection._on_close_timeout)
     return 0
@@ -139,7 +215,7 @@ cdef int end_closing_handshake(Connection connection) except -1:
 cdef int fits_write_buffer(Connection connection, Py_ssize_t size) except -1:
     cdef:
         Py_ssize_t limit = connection.options.max_write_buffer_size
-        Py_ssize_t waiting = connection.transport.underlying_transport.get_write_buffer_size()
+        Py_ssize_t waiting = queued(connection)
     if connection.gathered is not None:
         waiting += connection.gathered.size
     # While nothing waits a frame of any size is taken: the peer is not slow.

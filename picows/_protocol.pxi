@@ -98,7 +98,9 @@ cdef class Connection:
         double ping_sent
         double pong_received_at
         double linger_since         # since when the linger time counts
+        double linger_tick          # when it was looked at last
         Py_ssize_t linger_unsent    # what the peer had not acknowledged then
+        tuple write_buffers         # what tells how much waits under TLS, once that was asked
         State state
         int fd
         int corks                   # frames gather while there are any: open cork() blocks, and a burst that is answered
@@ -118,6 +120,7 @@ cdef class Connection:
         bint awaits_pong
         bint measuring
         bint writing_closed
+        bint linger_stalled         # the last look at it came too late to judge
         bint slow_peer_noted
         bint debug
 
@@ -172,6 +175,7 @@ cdef class Connection:
         self.direct = False
         cancel_timer(self)
         cancel_stall_timer(self)
+        self.write_buffers = None
         transport.is_disconnected = True
         if self.over_tls:
             # Before 3.11 asyncio's TLS transport warns that it was not closed, unless it is told: a lost one is not enough.
@@ -195,6 +199,7 @@ cdef class Connection:
     def eof_received(self):
         if awaits_upgrade(self):
             self._fail_upgrade(None)
+        stream_ended(self)
         # None lets the transport close, after it has written what it holds.
 
     def pause_writing(self):

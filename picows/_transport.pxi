@@ -198,12 +198,14 @@ cdef class WSTransport:
 
     @property
     def write_buffer_size(self):
-        """How many bytes the kernel has not taken yet: what was gathered, and what the asyncio transport holds."""
+        """How many bytes the kernel has not taken yet: what was gathered, and what the asyncio transports hold.
+
+        Over TLS it counts encrypted bytes, as far as they are encrypted.
+        """
         cdef Connection connection = checked_connection(self, "write_buffer_size")
         if connection.state == STATE_CLOSED:
             return 0
-        return self.underlying_transport.get_write_buffer_size() + (
-            connection.gathered.size if connection.gathered is not None else 0)
+        return queued(connection) + (connection.gathered.size if connection.gathered is not None else 0)
 
     async def close(self, code=WSCloseCode.OK, reason=None, timeout=10):
         """Close the connection as the protocol wants it (RFC 6455 7.1.2): both sides say CLOSE, then the server ends TCP.

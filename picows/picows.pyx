@@ -36,6 +36,7 @@ from picows._messages cimport (
 from . import deflate
 from ._tracebacks import release_frames
 from .errors import WSError, WSHandshakeError, WSProtocolError, WSSlowPeerError
+from .tls import write_buffers
 from .upgrade import RequestReader, ResponseReader, WSUpgradeResponse, WSUpgradeResponseWithListener, answer
 
 cdef extern from "_native/sockets.h" nogil:

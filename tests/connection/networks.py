@@ -196,5 +196,6 @@ def _over(*networks: Network) -> pytest.MarkDecorator:
 over_every_network = _over(
     *(Network(loop, tls, fast) for loop in _ALL_LOOPS for tls in (False, True) for fast in (False, True))
 )
+over_every_tls = _over(*(Network(loop, True, fast) for loop in _ALL_LOOPS for fast in (False, True)))
 over_tcp_and_tls = _over(*(Network(loop, tls) for loop in _ALL_LOOPS for tls in (False, True)))
 over_both_loops = _over(*(Network(loop) for loop in _ALL_LOOPS))

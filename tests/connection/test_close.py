@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from picows import WSCloseCode, WSFrame, WSMsgType, WSProtocolError, WSTransport, ws_broadcast
 from tests.connection.networks import (
-    LOOPS,
     Echo,
     Network,
     Received,
@@ -418,45 +415,6 @@ def test_the_last_words_of_a_server_arrive_with_its_end(net: Network, payload_si
             await client.transport.wait_disconnected()
 
     net.run(test())
-
-
-def test_the_linger_is_bounded() -> None:
-    """A peer that never closes, whether it is silent, floods us or takes nothing, holds us for seconds only."""
-
-    async def silent(peer: Peer) -> None:
-        await asyncio.Event().wait()
-
-    async def flooding(peer: Peer) -> None:
-        with contextlib.suppress(ConnectionError):
-            while True:
-                peer.send(BINARY, bytes(10_000))
-                await peer.writer.drain()
-                await asyncio.sleep(0.01)
-
-    async def ends(net: Network, behaviour: Callable[[Peer], Any], waiting: int) -> None:
-        async with raw_client(net, Recorder) as (peer, listener):
-            peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
-            behaving = asyncio.ensure_future(behaviour(peer))
-            listener.transport.send(WSMsgType.BINARY, bytes(waiting))
-            listener.transport.disconnect()
-            await listener.disconnected.wait()
-            behaving.cancel()
-            await asyncio.wait([behaving])
-            peer.writer.transport.abort()
-            await listener.transport.wait_disconnected()
-
-    async def test(loop: str) -> None:
-        began = time.monotonic()
-        networks = Network(loop), Network(loop, tls=True)
-        await asyncio.gather(
-            *(ends(net, peer, size) for net in networks for peer in (silent, flooding) for size in (10, 24 * MIB))
-        )
-        assert time.monotonic() - began < 15
-
-    with concurrent.futures.ThreadPoolExecutor() as threads:
-        runs = [threads.submit(lambda loop=loop: Network(loop).run(test(loop))) for loop in LOOPS]
-    for run in runs:
-        run.result()
 
 
 @over_every_network
