@@ -180,6 +180,32 @@ def test_an_exception_may_be_logged_only(net: Network, role: str, caplog: pytest
 
 
 @over_roles
+def test_an_exception_behind_the_own_disconnect(net: Network, role: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told, but nobody may say that the connection stays open."""
+
+    class Leaver(Recorder):
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            transport.disconnect()
+            raise Boom("behind")
+
+    async def test() -> None:
+        async with ROLES[role](net, Leaver, disconnect_on_exception=False) as (peer, listener):
+            peer.send(TEXT, b"go")
+            assert await peer.receive_all() == []
+            await peer.close()
+            if role == "client":
+                with pytest.raises(Boom):
+                    await listener.transport.wait_disconnected()
+            else:
+                await listener.transport.wait_disconnected()
+                (record,) = [record for record in caplog.records if record.exc_info]
+                assert record.exc_info[1].args == ("behind",)  # type: ignore[index, union-attr]
+            assert "stays open" not in caplog.text
+
+    net.run(test())
+
+
+@over_roles
 def test_only_exceptions_from_on_ws_frame_may_be_logged_only(net: Network, role: str) -> None:
     async def test() -> None:
         async with ROLES[role](

@@ -57,6 +57,21 @@ def test_a_close_is_answered_after_the_callback(net: Network, role: str, payload
 
 
 @over_tcp_and_tls
+def test_close_ends_a_connection_that_answers_nothing_itself(net: Network) -> None:
+    async def test() -> None:
+        async with raw_client(net, Recorder, enable_auto_close=False) as (peer, listener):
+            closing = asyncio.ensure_future(listener.transport.close(1000, timeout=None))
+            assert await peer.receive() == Received(CLOSE, close_payload(1000))
+            peer.send(CLOSE, close_payload(1000))
+            assert await end_of_stream(peer)
+            await peer.close()
+            await closing
+            assert close_state(listener.transport) == ((1000, ""), (1000, ""), False)
+
+    net.run(test())
+
+
+@over_tcp_and_tls
 @over_roles
 def test_the_listeners_own_answer_stands(net: Network, role: str) -> None:
     class Polite(Recorder):

@@ -275,6 +275,16 @@ def test_corked_outside_of_callbacks(net: Network) -> None:
 
 
 @over_both_loops
+def test_the_end_of_a_burst_writes_what_was_corked_in_it(net: Network) -> None:
+    def answer(transport: WSTransport, payload: bytes, wire: Wire) -> None:
+        with transport.cork():
+            transport.send(WSMsgType.TEXT, payload)
+        assert wire.arrived() == b""
+
+    assert burst_test(net, answer, b"1", b"2") == frame(b"1") + frame(b"2")
+
+
+@over_both_loops
 def test_a_cork_that_was_not_entered(net: Network) -> None:
     def answer(transport: WSTransport, payload: bytes, wire: Wire) -> None:
         # What the burst gathers is none of a cork's.

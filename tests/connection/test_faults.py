@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -264,6 +264,20 @@ def test_part_of_a_frame_that_stalls(net: Network, part: bytes) -> None:
             assert listener.rest() == [Received(TEXT, b"first")]
             await peer.close()
             await listener.disconnected.wait()
+
+    net.run(test())
+
+
+def test_a_frame_that_drips_takes_one_timer(net: Network) -> None:
+    async def test() -> None:
+        async with raw_client(net, Recorder, receive_timeout=60) as (peer, listener):
+            timers: Any = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
+            before = len(timers)
+            for byte in peer.encode(TEXT, bytes(100)):
+                peer.write(bytes([byte]))
+                await asyncio.sleep(0)
+            assert await listener.payload() == bytes(100)
+            assert len(timers) <= before + 3
 
     net.run(test())
 

@@ -244,6 +244,31 @@ def test_a_kept_frame_raises_in_the_next_callback_already(net: Network) -> None:
     net.run(test())
 
 
+@over_roles
+def test_a_frame_kept_by_a_callback_that_fails_raises_too(net: Network, role: str) -> None:
+    class Failing(Recorder):
+        first: WSFrame | None = None
+
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            super().on_ws_frame(transport, frame)
+            if self.first is None:
+                self.first = frame
+                raise ValueError("the frame was kept")
+            assert frame is not self.first
+            with pytest.raises(RuntimeError, match="callback"):
+                self.first.get_payload_as_bytes()
+            transport.send(WSMsgType.TEXT, b"right")
+
+    async def test() -> None:
+        async with ROLES[role](net, Failing, disconnect_on_exception=False) as (peer, listener):
+            peer.write(peer.encode(TEXT, b"one") + peer.encode(TEXT, b"two"))
+            peer.send(TEXT, b"three")
+            assert [(await peer.receive()).payload for _ in range(2)] == [b"right"] * 2
+            assert await listener.take(3) == [Received(TEXT, payload) for payload in (b"one", b"two", b"three")]
+
+    net.run(test())
+
+
 @over_every_network
 @over_roles
 def test_kept_views_still_hold_their_bytes(net: Network, role: str) -> None:

@@ -54,6 +54,8 @@ async def check_echo(net: Network, url: str, **arguments: Any) -> None:
     message = b"through the tunnel" * 10_000
     client.transport.send(WSMsgType.BINARY, message)
     assert await client.payload() == message
+    # The URL says it, not how the proxy is reached.
+    assert client.transport.is_secure is net.tls
     client.transport.disconnect()
     await client.transport.wait_disconnected()
 
