@@ -639,9 +639,10 @@ cdef int is_for_listener(Connection connection, WSFrame frame) except -1:
 cdef int note_received_close(Connection connection, WSFrame frame) except -1:
     cdef WSTransport transport = connection.transport
     connection.close_received = True
-    # Nothing that comes behind it is looked at (RFC 6455 5.5.1): no reply to a ping either.
-    cancel_timer(connection)
-    wake_pong_waiter(connection)
+    if connection.state == STATE_OPEN:
+        # Nothing that comes behind it is looked at (RFC 6455 5.5.1): no reply to a ping either.
+        cancel_timer(connection)
+        wake_pong_waiter(connection)
     cdef WSCloseInfo sent = transport.close_handshake.sent if transport.close_handshake is not None else None
     received = WSCloseInfo(named_close_code(frame.get_close_code()), frame.get_close_reason())
     transport.close_handshake = WSCloseHandshake(sent, received, sent is None)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, cast
 
 import pytest
@@ -519,6 +519,24 @@ def test_a_reply_in_front_of_a_close_counts(net: Network, role: str) -> None:
 
 
 @pytest.mark.parametrize("net", [Network("asyncio", tls=True)], ids=str)
+def test_a_disconnect_while_a_close_is_looked_at(net: Network) -> None:
+    """It ends as any other; TLS, because that does not wait for long."""
+
+    class Leaving(Recorder):
+        def is_user_specific_pong(self, frame: WSFrame) -> bool:
+            self.transport.disconnect()
+            return False
+
+    async def test() -> None:
+        async with raw_client(net, Leaving, **auto_ping()) as (peer, listener):
+            assert (await peer.receive()).msg_type == PING
+            peer.send(CLOSE, close_payload(1000))
+            await asyncio.wait_for(listener.disconnected.wait(), 10)
+
+    net.run(test())
+
+
+@pytest.mark.parametrize("net", [Network("asyncio", tls=True)], ids=str)
 def test_tls_is_closed_when_the_peer_is_silent(net: Network) -> None:
     """A peer that has just sent may be sending more, by which the TLS shutdown would fail."""
 
@@ -633,7 +651,7 @@ async def connected(net: Network, role: str, **options: Any) -> AsyncIterator[tu
 
 # Each case runs up to where a limit counts, then gives what the peer does while the loop is held up, and goes on to see
 # that the peer was heard.
-Case = AsyncIterator[Callable[[], None]]
+Case = AsyncGenerator[Callable[[], None], None]
 
 
 async def server_handshake_case(net: Network) -> Case:
@@ -715,8 +733,7 @@ def test_a_peer_is_heard_before_it_is_judged(net: Network) -> None:
         actions = await asyncio.gather(*(case.__anext__() for case in cases))
         await hold_up(actions)
         outcomes = await asyncio.gather(*map(go_on, cases), return_exceptions=True)
-        failed = {f"{case}": outcome for case, outcome in zip(cases, outcomes) if outcome is not None}
-        assert not failed
+        assert [(case.__name__, outcome) for case, outcome in zip(cases, outcomes) if outcome is not None] == []
 
     net.run(test())
 
