@@ -133,9 +133,14 @@ cdef class ThreadMemory:
         PyMem_RawFree(self.scratch)
 
     def _on_spare_timer(self):
+        loop = asyncio.get_running_loop()
+        timing = self.spare_loop()
+        if timing is not loop and timing is not None and not timing.is_closed():
+            return      # a loop was run inside a callback of another: the timer that was set last looks after it
         if self.spare_wanted:
             self.spare_wanted = False
-            self.spare_timer = self.spare_loop().call_later(SPARE_SECONDS, self._on_spare_timer)
+            self.spare_loop = weakref.ref(loop)
+            self.spare_timer = loop.call_later(SPARE_SECONDS, self._on_spare_timer)
         else:
             if self.spare is not None:
                 give_up(self.spare)

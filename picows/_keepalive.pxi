@@ -1,7 +1,38 @@
-# Auto ping and the measuring of round trips: a timer of the loop, no task.
+# Limits on what the peer takes its time for, auto ping and the measuring of round trips: timers of the loop, no task.
 
 # Loops round times to milliseconds, so that a timer may come a little early.
 cdef double TIMER_SLACK = 0.002
+# How often a stall is looked at within its limit. A shorter pause of reading may go unseen, and counts as silence then.
+cdef double STALL_LOOKS = 4
+
+
+@cython.final
+cdef class OneMoreTurn:
+    """Calls ``judge(True)`` once the loop has read what waits; stands in the slot of the timer whose limit is over.
+
+    The loop may have been held up, and then the peer's bytes lie in the kernel: uvloop looks at its timers before it reads
+    again. Handlers of call_soon run before a loop reads (uvloop) or ahead of what it has read (asyncio): the second of two
+    in a row has one whole reading before it. A timer would not do: of many that are due at once, older versions of libuv run
+    those that were set meanwhile as well, before they read.
+    """
+    cdef object loop, judge, handle
+
+    def __cinit__(self, loop, judge):
+        self.loop = loop
+        self.judge = judge
+        self.handle = loop.call_soon(self._read)
+
+    def _read(self):
+        self.handle = self.loop.call_soon(self.judge, True)
+
+    def cancel(self):
+        self.handle.cancel()
+
+
+cdef bint reading_paused(Connection connection) except -1:
+    """Whether the user has paused reading: what the peer sent waits then, and its silence tells nothing."""
+    underlying = connection.transport.underlying_transport
+    return not underlying.is_reading() and not underlying.is_closing()
 
 
 cdef int start_auto_ping(Connection connection) except -1:
@@ -17,27 +48,29 @@ cdef int set_auto_ping_timer(Connection connection, double delay) except -1:
     return 0
 
 
-cdef int auto_ping_due(Connection connection) except -1:
+cdef int auto_ping_due(Connection connection, bint has_read) except -1:
     """The time since the last sign of life, or for the reply to a ping, may be over."""
     cdef:
         ConnectionOptions options = connection.options
         double now = monotonic()
         double idle = now - connection.last_received
         double waited
-    if connection.state != STATE_OPEN:
+    if connection.state != STATE_OPEN or connection.close_received:
         return 0
+    if connection.transport.is_close_frame_sent:
+        return close_reply_due(connection, now, has_read)
     if connection.awaits_pong:
         waited = now - connection.ping_sent
         if options.ping_when_idle:
             # A pong queued behind a burst is no dead peer.
             waited = min(waited, idle)
         if waited >= options.auto_ping_reply_timeout - TIMER_SLACK:
-            return no_reply(connection)
+            return no_reply(connection, has_read)
         if connection.measuring or not options.ping_when_idle:
             return set_auto_ping_timer(connection, options.auto_ping_reply_timeout - waited)
         connection.awaits_pong = False
-        wake_pong_waiter(connection)
-    elif connection.measuring:
+        wake_pong_waiter(connection, True)
+    elif connection.measuring and not connection.awaits_numbered:
         return set_auto_ping_timer(connection, options.auto_ping_reply_timeout)
     if options.ping_when_idle and idle < options.auto_ping_idle_timeout - TIMER_SLACK:
         return set_auto_ping_timer(connection, options.auto_ping_idle_timeout - idle)
@@ -45,9 +78,28 @@ cdef int auto_ping_due(Connection connection) except -1:
     return send_user_ping(connection)
 
 
-cdef int no_reply(Connection connection) except -1:
-    connection.options.logger.debug(
-        "no reply to a ping within %s seconds, disconnecting", connection.options.auto_ping_reply_timeout)
+cdef int close_reply_due(Connection connection, double now, bint has_read) except -1:
+    """Our CLOSE was sent, and no ping can be any more: all that the peer still sends is a sign of life."""
+    cdef:
+        double limit = connection.options.auto_ping_reply_timeout
+        double silence
+    if connection.close_reply_since == 0:
+        connection.close_reply_since = connection.ping_sent if connection.awaits_pong else now
+    silence = now - max(connection.close_reply_since, connection.last_received)
+    if silence >= limit - TIMER_SLACK:
+        return no_reply(connection, has_read)
+    return set_auto_ping_timer(connection, limit - silence)
+
+
+cdef int no_reply(Connection connection, bint has_read) except -1:
+    cdef double limit = connection.options.auto_ping_reply_timeout
+    if not has_read:
+        if reading_paused(connection):
+            return set_auto_ping_timer(connection, limit)
+        connection.timer = OneMoreTurn(connection.loop, connection._on_auto_ping_timer)
+        return 0
+    connection.options.logger.debug("no reply to a %s within %s seconds, disconnecting",
+                                    "CLOSE" if connection.transport.is_close_frame_sent else "ping", limit)
     send_close_frame(connection, WSCloseCode.GOING_AWAY, b"no reply to a ping")
     return disconnect(connection, False)
 
@@ -71,27 +123,56 @@ cdef int send_pending_pong(Connection connection) except -1:
     return 0
 
 
-cdef int check_stall(Connection connection) except -1:
+cdef int watch_stall(Connection connection) except -1:
+    """Part of a frame has come: look from time to time whether the rest does."""
+    return set_stall_timer(connection, connection.options.receive_timeout / STALL_LOOKS)
+
+
+cdef int set_stall_timer(Connection connection, double delay) except -1:
+    connection.stall_timer = connection.loop.call_later(delay, connection._on_stall_timer)
+    return 0
+
+
+cdef int check_stall(Connection connection, bint has_read) except -1:
     """Part of a frame may have waited for its rest too long."""
     cdef:
         double limit = connection.options.receive_timeout
-        double silence = monotonic() - connection.last_received
+        double until_next_look = limit / STALL_LOOKS
+        double now = monotonic()
+        double silence
     if not awaits_rest(connection):
         return 0
+    if not has_read and reading_paused(connection):
+        # Reading may go on at any time until the next look: the peer gets its whole time from there.
+        connection.stall_since = now + until_next_look
+    silence = now - max(connection.last_received, connection.stall_since)
     if silence < limit - TIMER_SLACK:
-        connection.stall_timer = connection.loop.call_later(limit - silence, connection._on_stall_timer)
+        return set_stall_timer(connection, min(limit - silence, until_next_look))
+    if not has_read:
+        connection.stall_timer = OneMoreTurn(connection.loop, connection._on_stall_timer)
         return 0
     sentence = f"received part of a frame and then nothing for {limit:g} seconds, expected the rest (receive_timeout)"
     return peer_failed(connection, WSCloseCode.POLICY_VIOLATION, sentence.encode())
 
 
 cdef int pong_received(Connection connection) except -1:
-    if not connection.awaits_pong:
+    """The reply has come that is waited for, if any is."""
+    if not awaits_reply(connection):
         return 0
-    connection.awaits_pong = False
+    connection.awaits_numbered = False
     connection.pong_received_at = monotonic()
-    wake_pong_waiter(connection)
+    wake_pong_waiter(connection, True)
+    return end_ping(connection)
+
+
+cdef inline bint awaits_reply(Connection connection) noexcept:
+    return connection.awaits_pong or connection.awaits_numbered
+
+
+cdef int end_ping(Connection connection) except -1:
+    """The peer has shown that it lives: auto ping begins anew."""
     cdef double delay
+    connection.awaits_pong = False
     if (connection.options.enable_auto_ping and connection.state == STATE_OPEN and not connection.close_received
             and not connection.closes_when_answered):
         delay = connection.options.auto_ping_idle_timeout
@@ -101,11 +182,42 @@ cdef int pong_received(Connection connection) except -1:
     return 0
 
 
-cdef int wake_pong_waiter(Connection connection) except -1:
+cdef int send_numbered_ping(Connection connection) except -1:
+    """A ping that no late reply to an earlier one can be taken for the reply to: it carries a number of its own."""
+    cdef uint64_t number
+    if connection.numbered_pings == 0:
+        # No ping of the user's is likely to carry one of these.
+        memcpy(&connection.first_number, PyBytes_AS_STRING(os.urandom(sizeof(number))), sizeof(number))
+    number = connection.first_number + connection.numbered_pings
+    connection.numbered_pings += 1
+    connection.awaits_pong = connection.awaits_numbered = True
+    connection.ping_sent = monotonic()
+    send_frame(connection, FIN_BIT | WSMsgType.PING, <const uint8_t*>&number, sizeof(number))
+    return 0
+
+
+cdef int take_numbered_pong(Connection connection, WSFrame frame) except -1:
+    """Whether a PONG replies to one of our numbered pings; if so, it is dealt with."""
+    cdef uint64_t number
+    if connection.numbered_pings == 0 or frame.payload_size != sizeof(number):
+        return False
+    memcpy(&number, frame.payload_ptr, sizeof(number))
+    number -= connection.first_number
+    if number >= connection.numbered_pings:
+        return False
+    if connection.awaits_numbered and number != connection.numbered_pings - 1:
+        # Late; whoever measures goes on waiting.
+        end_ping(connection)
+    else:
+        pong_received(connection)
+    return True
+
+
+cdef int wake_pong_waiter(Connection connection, bint answered=False) except -1:
     waiter = connection.pong_waiter
     connection.pong_waiter = None
     if waiter is not None and not waiter.done():
-        waiter.set_result(None)
+        waiter.set_result(answered)
     return 0
 
 
@@ -113,16 +225,15 @@ async def wait_pong(Connection connection):
     """Wait for the reply to the ping that is under way; one at a time does."""
     waiter = connection.pong_waiter = connection.loop.create_future()
     try:
-        await waiter
+        answered = await waiter
     finally:
         connection.pong_waiter = None
-    check_connected(connection)
+    if not answered:
+        raise no_round_trip()
 
 
-cdef int check_connected(Connection connection) except -1:
-    if connection.state != STATE_OPEN:
-        raise ConnectionResetError("the connection ended while the round-trip time was measured")
-    return 0
+cdef object no_round_trip():
+    return ConnectionResetError("the connection is ending: the round-trip time cannot be measured")
 
 
 async def measure_roundtrip_time(Connection connection, int rounds):
@@ -130,18 +241,29 @@ async def measure_roundtrip_time(Connection connection, int rounds):
         connection.roundtrip_lock = asyncio.Lock()
     times = []
     async with connection.roundtrip_lock:
-        check_connected(connection)
-        if connection.awaits_pong:
+        if connection.awaits_pong and may_ping(connection):
             await wait_pong(connection)
+        if not may_ping(connection):
+            raise no_round_trip()
         connection.measuring = True
         try:
             for _ in range(rounds):
-                send_user_ping(connection)
-                if connection.awaits_pong:
+                if not may_ping(connection):
+                    raise no_round_trip()
+                sent = monotonic()
+                if (overrides(connection.listener, "send_user_specific_ping")
+                        or overrides(connection.listener, "is_user_specific_pong")):
+                    send_user_ping(connection)
+                else:
+                    send_numbered_ping(connection)
+                if awaits_reply(connection):
                     await wait_pong(connection)
-                check_connected(connection)
-                times.append(connection.pong_received_at - connection.ping_sent)
+                times.append(connection.pong_received_at - sent)
         finally:
             connection.measuring = False
-            connection.awaits_pong = False
+            connection.awaits_pong = connection.awaits_numbered = False
     return times
+
+
+cdef inline bint may_ping(Connection connection):
+    return can_send(connection) and not connection.close_received

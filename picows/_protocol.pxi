@@ -97,10 +97,14 @@ cdef class Connection:
         double last_received        # by monotonic(); kept for auto ping, and for how a TLS connection is closed
         double ping_sent
         double pong_received_at
+        double close_reply_since    # since when auto ping waits for the peer's CLOSE, 0: it does not
+        double stall_since          # the silence within a frame counts from here at the earliest: reading was paused
         double linger_since         # since when the linger time counts
         double linger_tick          # when it was looked at last
         Py_ssize_t linger_unsent    # what the peer had not acknowledged then
         tuple write_buffers         # what tells how much waits under TLS, once that was asked
+        uint64_t first_number       # the pings of measure_roundtrip_time carry this number, ...
+        uint64_t numbered_pings     # ... and as many were sent, each with the next one
         State state
         int fd
         int corks                   # frames gather while there are any: open cork() blocks, and a burst that is answered
@@ -118,6 +122,7 @@ cdef class Connection:
         int telling                 # the listener is in pause_writing or resume_writing
         bint deflating              # a message that is being sent in fragments is compressed
         bint awaits_pong
+        bint awaits_numbered        # measure_roundtrip_time waits for the reply to the last numbered ping
         bint measuring
         bint writing_closed
         bint linger_stalled         # the last look at it came too late to judge
@@ -374,7 +379,10 @@ cdef class Connection:
                 exc = error
         set_exception(self.upgrade_waiter, exc)
 
-    def _on_handshake_timeout(self):
+    def _on_handshake_timeout(self, bint has_read=False):
+        if not has_read:
+            self.timer = OneMoreTurn(self.loop, self._on_handshake_timeout)
+            return
         self.timer = None
         if awaits_upgrade(self):
             set_exception(self.upgrade_waiter, asyncio.TimeoutError(
@@ -383,21 +391,26 @@ cdef class Connection:
             self.options.logger.log(PICOWS_DEBUG_LL, "the client did not finish the opening handshake in time")
         disconnect(self, False)
 
-    def _on_auto_ping_timer(self):
+    def _on_auto_ping_timer(self, bint has_read=False):
         self.timer = None
-        auto_ping_due(self)
+        auto_ping_due(self, has_read)
+        tell_flow(self)
 
     def _on_linger_timer(self):
         self.timer = None
         linger(self)
 
-    def _on_close_timeout(self):
+    def _on_close_timeout(self, bint has_read=False):
+        if not has_read:
+            self.timer = OneMoreTurn(self.loop, self._on_close_timeout)
+            return
         self.timer = None
         disconnect(self, False)
 
-    def _on_stall_timer(self):
+    def _on_stall_timer(self, bint has_read=False):
         self.stall_timer = None
-        check_stall(self)
+        check_stall(self, has_read)
+        tell_flow(self)
 
     async def wait_upgraded(self):
         """Client: wait until the opening handshake is done; returns the transport and the listener.
@@ -452,7 +465,7 @@ cdef int tell_listener_of_flow(Connection connection) except -1:
             send_pending_pong(connection)
             if connection.writing_paused:
                 continue
-        elif not connection.slow_peer_noted and not overrides_pause_writing(listener):
+        elif not connection.slow_peer_noted and not overrides(listener, "pause_writing"):
             connection.slow_peer_noted = True
             connection.options.logger.info(
                 "the peer is slow: %d bytes wait to be sent; override pause_writing to stop producing meanwhile",
@@ -524,8 +537,7 @@ cdef int deliver(Connection connection) except -1:
         if connection.buffer is not None:
             settle(connection, connection.buffer)
         if connection.options.receive_timeout and connection.stall_timer is None and awaits_rest(connection):
-            connection.stall_timer = connection.loop.call_later(
-                connection.options.receive_timeout, connection._on_stall_timer)
+            watch_stall(connection)
     return tell_flow(connection)
 
 
@@ -662,9 +674,16 @@ cdef int settle(Connection connection, ReadBuffer buffer) except -1:
 
 cdef int is_for_listener(Connection connection, WSFrame frame) except -1:
     """What the connection itself does with a frame; whether the listener sees it then."""
-    if connection.awaits_pong and connection.listener.is_user_specific_pong(frame):
-        pong_received(connection)
+    if frame.msg_type == WSMsgType.PONG and take_numbered_pong(connection, frame):
         return False
+    if connection.awaits_pong and connection.listener.is_user_specific_pong(frame):
+        if not connection.awaits_numbered:
+            pong_received(connection)
+            return False
+        # Not what is measured, but a sign of life. The listener sees it as any PONG that nobody waits for.
+        end_ping(connection)
+    if connection.state != STATE_OPEN:
+        return False    # the listener has just disconnected
     if frame.msg_type == WSMsgType.PING and connection.options.enable_auto_pong:
         if connection.writing_paused:
             # A peer that sends pings and does not read: the answer to the last one is enough (RFC 6455 5.5.3).
@@ -681,6 +700,10 @@ cdef int is_for_listener(Connection connection, WSFrame frame) except -1:
 cdef int note_received_close(Connection connection, WSFrame frame) except -1:
     cdef WSTransport transport = connection.transport
     connection.close_received = True
+    if connection.state == STATE_OPEN:
+        # Nothing that comes behind it is looked at (RFC 6455 5.5.1): no reply to a ping either.
+        cancel_timer(connection)
+        wake_pong_waiter(connection)
     cdef WSCloseInfo sent = transport.close_handshake.sent if transport.close_handshake is not None else None
     received = WSCloseInfo(named_close_code(frame.get_close_code()), frame.get_close_reason())
     transport.close_handshake = WSCloseHandshake(sent, received, sent is None)
@@ -740,5 +763,6 @@ cdef object failed_factory_result():
         WSUpgradeResponse.create_error_response(500, b"Internal Server Error"), None)
 
 
-cdef bint overrides_pause_writing(WSListener listener):
-    return type(listener).pause_writing is not (<object>WSListener).pause_writing
+cdef bint overrides(WSListener listener, str name) except -1:
+    """Whether a method is another one than WSListener's: of a class, in Python or Cython, or set on the instance."""
+    return getattr(listener, name) != getattr(WSListener, name).__get__(listener)

@@ -230,7 +230,9 @@ cdef class WSTransport:
         try:
             await asyncio.wait_for(wait_closed(connection), timeout)
         except asyncio.TimeoutError:
-            pass
+            # The loop may have been held up, and the answer lie in the kernel: see OneMoreTurn.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
         finally:
             disconnect(connection, False)
         await wait_closed(connection)
@@ -250,13 +252,17 @@ cdef class WSTransport:
             raise error.with_traceback(its_traceback)
 
     async def measure_roundtrip_time(self, int rounds):
-        """Send pings one after another and measure how long each reply takes.
+        """Send pings one after another and measure how long each reply takes (RFC 6455 5.5.2, 5.5.3).
 
         Waits for an auto ping that is under way, and holds auto ping back meanwhile.
 
+        Each ping carries 8 bytes of its own, and only the PONG with the same bytes is its reply: a late one, to a ping whose
+        measuring was cancelled, is dropped, and any other PONG goes to the listener. A listener that overrides
+        :meth:`WSListener.send_user_specific_ping` or :meth:`WSListener.is_user_specific_pong` decides itself.
+
         :param rounds: how many pings
         :returns: a list of `rounds` times in seconds
-        :raises ConnectionResetError: when the connection ends meanwhile
+        :raises ConnectionResetError: when the connection ends meanwhile, or a CLOSE was sent or received
         :raises ValueError: when `rounds` is negative
         """
         cdef Connection connection = checked_connection(self, "measure_roundtrip_time")

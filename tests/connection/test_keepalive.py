@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import time
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any, cast
 
 import pytest
 
@@ -15,11 +18,26 @@ from tests.connection.networks import (
     Received,
     Recorder,
     close_state,
+    cut,
     over_both_loops,
     over_every_network,
     over_tcp_and_tls,
 )
-from tests.connection.peers import BINARY, PING, PONG, ROLES, TEXT, Peer, close_code, raw_client
+from tests.connection.peers import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    REQUEST,
+    ROLES,
+    TEXT,
+    Peer,
+    close_code,
+    close_payload,
+    raw_client,
+    upgrade_response,
+)
+from tests.connection.proxies import client_tls, server_tls
 
 IDLE = 0.03
 REPLY = 0.1  # where none comes in time
@@ -223,6 +241,60 @@ def test_periodical_pings_come_among_data_and_idle_ones_do_not(net: Network) -> 
     net.run(test())
 
 
+@over_both_loops
+def test_periodical_pings_keep_their_time(net: Network) -> None:
+    """From ping to ping, however long the reply takes."""
+
+    class Timing(Recorder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked: list[float] = []
+            self.answered: list[float] = []
+
+        def send_user_specific_ping(self, transport: WSTransport) -> None:
+            self.asked.append(time.monotonic())
+            transport.send_ping()
+
+        def is_user_specific_pong(self, frame: WSFrame) -> bool:
+            self.answered.append(time.monotonic())
+            return True
+
+    async def test() -> None:
+        period = 0.1
+        options = auto_ping(auto_ping_idle_timeout=period, auto_ping_strategy=WSAutoPingStrategy.PING_PERIODICALLY)
+        async with raw_client(net, Timing, **options) as (peer, listener):
+            for _ in range(4):
+                assert (await peer.receive()).msg_type == PING
+                await asyncio.sleep(0.7 * period)
+                peer.send(PONG)
+            assert (await peer.receive()).msg_type == PING
+            # A timer may be late, but no timer is early: one that was set by a reply leaves a whole period every time.
+            pauses = [asked - answered for answered, asked in zip(listener.answered, listener.asked[1:])]
+            assert min(pauses) < 0.8 * period
+
+    net.run(test())
+
+
+@over_tcp_and_tls
+def test_no_reply_is_missed_while_reading_is_paused(net: Network) -> None:
+    async def test() -> None:
+        async with raw_client(net, Recorder, **auto_ping(auto_ping_reply_timeout=REPLY)) as (peer, listener):
+            ping = await peer.receive()
+            listener.transport.underlying_transport.pause_reading()
+            peer.send(PONG, ping.payload)
+            peer.send(TEXT, b"behind")
+            await asyncio.sleep(2.5 * REPLY)
+            assert not listener.transport.is_close_frame_sent
+            listener.transport.underlying_transport.resume_reading()
+            assert await listener.frames.get() == Received(TEXT, b"behind")
+            # Now it is missed.
+            while (frame := await peer.receive()).msg_type == PING:
+                pass
+            assert close_code(frame) == 1001
+
+    net.run(test())
+
+
 class Custom(Recorder):
     """TEXT frames as ping and pong."""
 
@@ -328,6 +400,391 @@ def test_no_timer_outlives_the_connection(net: Network) -> None:
     net.run(test())
 
 
+# -- while the connection is closing --
+
+
+@over_both_loops
+@over_roles
+@over_strategies
+def test_a_peer_that_said_close_is_not_pinged(net: Network, role: str, strategy: WSAutoPingStrategy) -> None:
+    """Nor missed: it is told all that the listener still has to say."""
+
+    async def test() -> None:
+        options = auto_ping(auto_ping_reply_timeout=REPLY, auto_ping_strategy=strategy)
+        async with ROLES[role](net, Recorder, **options) as (peer, listener):
+            # Its reply to this one could not come any more.
+            assert (await peer.receive()).msg_type == PING
+            peer.send(CLOSE, close_payload(1000))
+            assert (await listener.frames.get()).msg_type == CLOSE
+            for _ in range(10):
+                assert listener.transport.send(WSMsgType.TEXT, b"my last")
+                await asyncio.sleep((IDLE + REPLY) / 5)
+            listener.transport.send_close(1000)
+            listener.transport.disconnect()
+            *data, close = await peer.receive_all()
+            assert data == [Received(TEXT, b"my last")] * 10
+            assert close_code(close) == 1000
+            await peer.close()
+            await listener.disconnected.wait()
+
+    net.run(test())
+
+
+@over_both_loops
+@over_roles
+def test_the_last_data_of_a_peer_are_life(net: Network, role: str) -> None:
+    """After our CLOSE no ping can be sent, whose reply could be missed."""
+
+    class Asking(Recorder):
+        asked_when_closing = 0
+
+        def send_user_specific_ping(self, transport: WSTransport) -> None:
+            self.asked_when_closing += transport.is_close_frame_sent
+            transport.send_ping()
+
+    async def test() -> None:
+        reply = 0.3
+        options = auto_ping(auto_ping_reply_timeout=reply, auto_ping_strategy=WSAutoPingStrategy.PING_PERIODICALLY)
+        async with ROLES[role](net, Asking, **options) as (peer, listener):
+            listener.transport.send_close(1000)
+            assert close_code(await peer.receive()) == 1000
+            until = time.monotonic() + 1.5 * reply
+            count = 0
+            while time.monotonic() < until:
+                peer.send(TEXT, b"my last")
+                count += 1
+                await asyncio.sleep(IDLE / 3)
+            peer.send(CLOSE, close_payload(1000))
+            assert await listener.take(count) == [Received(TEXT, b"my last")] * count
+            assert (await listener.frames.get()).msg_type == CLOSE
+            assert listener.asked_when_closing == 0
+
+    net.run(test())
+
+
+@over_both_loops
+@over_roles
+@over_strategies
+def test_a_peer_that_is_silent_after_our_close_is_left(net: Network, role: str, strategy: WSAutoPingStrategy) -> None:
+    async def test() -> None:
+        options = auto_ping(auto_ping_idle_timeout=2 * REPLY, auto_ping_reply_timeout=REPLY, auto_ping_strategy=strategy)
+        async with ROLES[role](net, Recorder, **options) as (peer, listener):
+            # Silence before it does not count.
+            await asyncio.sleep(1.5 * REPLY)
+            closed = time.monotonic()
+            listener.transport.send_close(1000)
+            await listener.disconnected.wait()
+            assert time.monotonic() - closed >= REPLY - 0.005
+            assert [close_code(frame) for frame in await peer.receive_all() if frame.msg_type != PING] == [1000]
+
+    net.run(test())
+
+
+@over_tcp_and_tls
+@over_roles
+def test_who_measures_is_told_of_a_close(net: Network, role: str) -> None:
+    """At once: the connection itself may go on for long."""
+
+    async def test() -> None:
+        async with ROLES[role](net, Recorder) as (peer, listener):
+            measuring = [asyncio.ensure_future(listener.transport.measure_roundtrip_time(3)) for _ in range(2)]
+            assert (await peer.receive()).msg_type == PING
+            peer.send(CLOSE, close_payload(1000))
+            await asyncio.wait(measuring, timeout=10)
+            for task in [*measuring, asyncio.ensure_future(listener.transport.measure_roundtrip_time(1))]:
+                with pytest.raises(ConnectionResetError):
+                    await task
+            assert listener.transport.send(WSMsgType.TEXT, b"my last")
+            assert await peer.receive() == Received(TEXT, b"my last")
+        async with ROLES[role](net, Recorder) as (_, listener):
+            listener.transport.send_close(1000)
+            with pytest.raises(ConnectionResetError):
+                await asyncio.wait_for(listener.transport.measure_roundtrip_time(1), 10)
+            assert not listener.transport.is_disconnected
+
+    net.run(test())
+
+
+@over_both_loops
+@over_roles
+def test_a_reply_in_front_of_a_close_counts(net: Network, role: str) -> None:
+    async def test() -> None:
+        async with ROLES[role](net, Recorder) as (peer, listener):
+            measuring = asyncio.ensure_future(listener.transport.measure_roundtrip_time(1))
+            ping = await peer.receive()
+            peer.write(peer.encode(PONG, ping.payload) + peer.encode(CLOSE, close_payload(1000)))
+            assert len(await measuring) == 1
+
+    net.run(test())
+
+
+@pytest.mark.parametrize("net", [Network("asyncio", tls=True)], ids=str)
+def test_a_disconnect_while_a_close_is_looked_at(net: Network) -> None:
+    """It ends as any other; TLS, because that does not wait for long."""
+
+    class Leaving(Recorder):
+        def is_user_specific_pong(self, frame: WSFrame) -> bool:
+            self.transport.disconnect()
+            return False
+
+    async def test() -> None:
+        async with raw_client(net, Leaving, **auto_ping()) as (peer, listener):
+            assert (await peer.receive()).msg_type == PING
+            peer.send(CLOSE, close_payload(1000))
+            await asyncio.wait_for(listener.disconnected.wait(), 10)
+
+    net.run(test())
+
+
+@pytest.mark.parametrize("net", [Network("asyncio", tls=True)], ids=str)
+def test_tls_is_closed_when_the_peer_is_silent(net: Network) -> None:
+    """A peer that has just sent may be sending more, by which the TLS shutdown would fail."""
+
+    class Leaving(Recorder):
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            self.left = time.monotonic()
+            transport.disconnect()
+
+    async def test() -> None:
+        async with raw_client(net, Leaving) as (peer, listener):
+            peer.send(TEXT, b"leave")
+            assert await peer.receive_all() == []
+            assert time.monotonic() - listener.left >= 0.2
+            await listener.disconnected.wait()
+
+    net.run(test())
+
+
+# -- limits that are over while the loop was held up: the peer's bytes lie in the kernel --
+
+LIMIT = 0.8  # all that is prepared has to be done before, on a busy machine too
+
+
+class BlockingStream:
+    """What a Peer reads and writes, on a blocking socket: it can write while the loop is held up."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(10)
+        self.sock = sock
+
+    def write(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    async def readexactly(self, size: int) -> bytes:
+        data: bytes = await in_thread(self._read, lambda data: len(data) == size)
+        return data
+
+    async def read_head(self) -> bytes:
+        head: bytes = await in_thread(self._read, lambda data: data.endswith(b"\r\n\r\n"))
+        return head
+
+    def _read(self, is_all: Callable[[bytes], bool]) -> bytes:
+        data = b""
+        while not is_all(data):
+            byte = self.sock.recv(1)
+            if not byte:
+                raise EOFError
+            data += byte
+        return data
+
+
+async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+
+def blocking_peer(sock: socket.socket, *, masks: bool) -> Peer:
+    stream = BlockingStream(sock)
+    return Peer(cast(Any, stream), cast(Any, stream), masks=masks)
+
+
+@contextlib.asynccontextmanager
+async def blocking_client(net: Network, server: Callable[[], Any], **options: Any) -> AsyncIterator[Peer]:
+    """Has sent nothing yet."""
+
+    def connect() -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", int(url.split(":")[2].strip("/"))))
+        return client_tls().wrap_socket(sock, server_hostname="127.0.0.1") if net.tls else sock
+
+    async with net.serve(lambda request: server(), **options) as url:
+        with await in_thread(connect) as sock:
+            yield blocking_peer(sock, masks=True)
+
+
+@contextlib.asynccontextmanager
+async def blocking_server(
+    net: Network, client: Callable[[], Any], **options: Any
+) -> AsyncIterator[tuple[Peer, asyncio.Future[Any]]]:
+    """Has read nothing yet; the future is that of the client's listener."""
+
+    def accept() -> socket.socket:
+        sock, _ = listening.accept()
+        return server_tls().wrap_socket(sock, server_side=True) if net.tls else sock
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(10)
+        url = f"{'wss' if net.tls else 'ws'}://127.0.0.1:{listening.getsockname()[1]}/"
+        connecting = asyncio.ensure_future(net.connect(client, url, **options))
+        with await in_thread(accept) as sock:
+            yield blocking_peer(sock, masks=False), connecting
+
+
+async def upgrade(peer: Peer, connecting: asyncio.Future[Any]) -> Any:
+    request = await cast(Any, peer.reader).read_head()
+    peer.write(upgrade_response(request))
+    return await connecting
+
+
+@contextlib.asynccontextmanager
+async def connected(net: Network, role: str, **options: Any) -> AsyncIterator[tuple[Peer, Any]]:
+    listener = Recorder()
+    if role == "server":
+        async with blocking_client(net, lambda: listener, **options) as peer:
+            peer.write(REQUEST)
+            await cast(Any, peer.reader).read_head()
+            yield peer, listener
+            await cut(listener)
+    else:
+        async with blocking_server(net, lambda: listener, **options) as (peer, connecting):
+            yield peer, await upgrade(peer, connecting)
+            await cut(listener)
+
+
+# Each case runs up to where a limit counts, then gives what the peer does while the loop is held up, and goes on to see
+# that the peer was heard.
+Case = AsyncGenerator[Callable[[], None], None]
+
+
+async def server_handshake_case(net: Network) -> Case:
+    listener = Recorder()
+    async with blocking_client(net, lambda: listener, websocket_handshake_timeout=LIMIT) as peer:
+        yield lambda: peer.write(REQUEST)
+        assert (await cast(Any, peer.reader).read_head()).startswith(b"HTTP/1.1 101 ")
+        await cut(listener)
+
+
+async def client_handshake_case(net: Network) -> Case:
+    async with blocking_server(net, Recorder, websocket_handshake_timeout=LIMIT) as (peer, connecting):
+        request = await cast(Any, peer.reader).read_head()
+        yield lambda: peer.write(upgrade_response(request))
+        await cut(await connecting)
+
+
+async def auto_ping_case(net: Network, role: str, strategy: WSAutoPingStrategy) -> Case:
+    options = auto_ping(auto_ping_reply_timeout=LIMIT, auto_ping_strategy=strategy)
+    async with connected(net, role, **options) as (peer, listener):
+        ping = await peer.receive()
+        yield lambda: peer.send(PONG, ping.payload)
+        peer.send(TEXT, b"behind")
+        assert await listener.frames.get() == Received(TEXT, b"behind")
+
+
+async def stall_case(net: Network, role: str) -> Case:
+    async with connected(net, role, receive_timeout=LIMIT) as (peer, listener):
+        frame = peer.encode(TEXT, b"the whole of it")
+        peer.write(peer.encode(PING) + frame[:9])
+        assert (await peer.receive()).msg_type == PONG
+        yield lambda: peer.write(frame[9:])
+        assert await listener.payload() == b"the whole of it"
+
+
+async def close_case(net: Network, role: str) -> Case:
+    async with connected(net, role) as (peer, listener):
+        closing = asyncio.ensure_future(listener.transport.close(timeout=LIMIT))
+        assert close_code(await peer.receive()) == 1000
+        yield lambda: peer.send(CLOSE, close_payload(1000, b"me too"))
+        await closing
+        state = close_state(listener.transport)
+        assert state is not None
+        assert state[1] == (1000, "me too")
+
+
+async def hold_up(actions: list[Callable[[], None]]) -> None:
+    """Keep the loop from turning for longer than LIMIT, from where it reads: libuv looks at its timers next."""
+    loop = asyncio.get_running_loop()
+    held = loop.create_future()
+
+    def hold() -> None:
+        loop.remove_reader(ours)
+        for action in actions:
+            action()
+        time.sleep(1.05 * LIMIT)
+        held.set_result(None)
+
+    ours, other = socket.socketpair()
+    with ours, other:
+        loop.add_reader(ours, hold)
+        other.send(b"now")
+        await held
+
+
+@over_tcp_and_tls
+def test_a_peer_is_heard_before_it_is_judged(net: Network) -> None:
+    """One hold-up for all limits, because it takes its time."""
+
+    async def go_on(case: Case) -> None:
+        with pytest.raises(StopAsyncIteration):
+            await asyncio.wait_for(case.__anext__(), 5)
+
+    async def test() -> None:
+        cases = [server_handshake_case(net), client_handshake_case(net)]
+        for role in ROLES:
+            cases += [auto_ping_case(net, role, strategy) for strategy in WSAutoPingStrategy]
+            cases += [stall_case(net, role), close_case(net, role)]
+        actions = await asyncio.gather(*(case.__anext__() for case in cases))
+        await hold_up(actions)
+        outcomes = await asyncio.gather(*map(go_on, cases), return_exceptions=True)
+        assert [(case.__name__, outcome) for case, outcome in zip(cases, outcomes) if outcome is not None] == []
+
+    net.run(test())
+
+
+# -- part of a frame --
+
+
+@over_both_loops
+def test_a_stall_begins_with_the_last_byte(net: Network) -> None:
+    async def test() -> None:
+        limit = 0.2
+        async with raw_client(net, Recorder, receive_timeout=limit) as (peer, _):
+            part = peer.encode(TEXT, b"no more than this", length=100)
+            peer.write(part[:-1])
+            await asyncio.sleep(limit / 2)
+            peer.write(part[-1:])
+            written = time.monotonic()
+            assert close_code(await peer.receive()) == 1008
+            assert time.monotonic() - written >= limit - 0.005
+
+    net.run(test())
+
+
+@over_tcp_and_tls
+@pytest.mark.parametrize("pause", [0.9, 2], ids=["within the limit", "beyond it"])
+def test_a_pause_of_ours_is_not_the_peers_silence(net: Network, pause: float) -> None:
+    async def test() -> None:
+        limit = 0.15
+        async with raw_client(net, Recorder, receive_timeout=limit) as (peer, listener):
+            frame = peer.encode(TEXT, b"in two parts")
+
+            async def send_and_pause(data: bytes) -> None:
+                peer.write(peer.encode(PING) + data)
+                assert (await peer.receive()).msg_type == PONG
+                listener.transport.underlying_transport.pause_reading()
+                await asyncio.sleep(pause * limit)
+                listener.transport.underlying_transport.resume_reading()
+
+            await send_and_pause(frame[:9])
+            await asyncio.sleep(limit / 2)
+            peer.write(frame[9:])
+            assert await listener.payload() == b"in two parts"
+            # Behind it silence is silence.
+            await send_and_pause(frame[:9])
+            resumed = time.monotonic()
+            assert close_code(await peer.receive()) == 1008
+            assert time.monotonic() - resumed >= limit - 0.005
+
+    net.run(test())
+
+
 # -- the measuring of round trips --
 
 
@@ -386,7 +843,7 @@ def test_measuring_waits_for_an_auto_ping_and_holds_it_back(net: Network, role: 
                 await asyncio.sleep(0.003)
                 outstanding -= 1
                 answered += 1
-                peer.send(PONG, b"")
+                peer.send(PONG, getting.result().payload)
             times = await measuring
             assert len(times) == 4
             # Each measures its own reply.
@@ -443,6 +900,105 @@ def test_measuring_uses_the_users_ping(net: Network) -> None:
                 assert await peer.receive() == Received(TEXT, b"ping?")
                 peer.send(TEXT, b"pong!")
             assert len(await measuring) == 2
+            assert listener.rest() == []
+
+    net.run(test())
+
+
+@over_both_loops
+@over_roles
+def test_a_late_reply_is_not_taken_for_another(net: Network, role: str) -> None:
+    async def test() -> None:
+        async with ROLES[role](net, Recorder) as (peer, listener):
+            given_up = []
+            for _ in range(3):
+                measuring = asyncio.ensure_future(listener.transport.measure_roundtrip_time(1))
+                given_up.append(await peer.receive())
+                measuring.cancel()
+                await asyncio.wait([measuring])
+            measuring = asyncio.ensure_future(listener.transport.measure_roundtrip_time(1))
+            ping = await peer.receive()
+            payloads = [frame.payload for frame in [*given_up, ping]]
+            assert [len(payload) for payload in payloads] == [8] * 4
+            assert len(set(payloads)) == 4
+            for late in given_up:
+                peer.send(PONG, late.payload)
+            # Whatever else a peer may answer or say of itself.
+            others = [Received(PONG, payload) for payload in (b"", ping.payload[:7], bytes(8), b"heartbeat")]
+            for other in others:
+                peer.send(PONG, other.payload)
+            # Replies to ourselves are nobody else's business.
+            assert await listener.take(4) == others
+            assert not measuring.done()
+            peer.send(PONG, ping.payload)
+            assert len(await measuring) == 1
+            # Nor is one that nobody waits for.
+            peer.send(PONG, ping.payload)
+            peer.send(TEXT, b"behind")
+            assert await listener.frames.get() == Received(TEXT, b"behind")
+
+    net.run(test())
+
+
+@over_both_loops
+@over_strategies
+def test_any_pong_is_life_while_it_is_measured(net: Network, strategy: WSAutoPingStrategy) -> None:
+    """Some peers answer with an empty one. They cannot be measured, but they live."""
+
+    async def test() -> None:
+        reply = 0.2
+        options = auto_ping(auto_ping_reply_timeout=reply, auto_ping_strategy=strategy)
+        async with raw_client(net, Recorder, **options) as (peer, listener):
+
+            async def answer() -> None:
+                while (await peer.receive()).msg_type == PING:
+                    peer.send(PONG)
+
+            answering = asyncio.ensure_future(answer())
+            measuring = asyncio.ensure_future(listener.transport.measure_roundtrip_time(1))
+            await asyncio.sleep(3 * (IDLE + reply))
+            assert not answering.done()
+            assert not measuring.done()
+            # When it dies it is found as ever.
+            answering.cancel()
+            await asyncio.wait([answering])
+            with pytest.raises(ConnectionResetError):
+                await measuring
+            await listener.disconnected.wait()
+            state = close_state(listener.transport)
+            assert state is not None
+            assert state[0][0] == 1001
+
+    net.run(test())
+
+
+@over_both_loops
+@pytest.mark.parametrize("method", ["send_user_specific_ping", "is_user_specific_pong"])
+@pytest.mark.parametrize("where", ["class", "instance"])
+def test_who_overrides_a_method_decides_what_replies(net: Network, method: str, where: str) -> None:
+    class Overriding(Recorder):
+        pass
+
+    def send_user_specific_ping(transport: WSTransport) -> None:
+        transport.send_ping(b"mine")
+
+    def is_user_specific_pong(frame: WSFrame) -> bool:
+        return frame.msg_type == PONG
+
+    async def test() -> None:
+        async with raw_client(net, Overriding) as (peer, listener):
+            override: Any = {
+                "send_user_specific_ping": send_user_specific_ping,
+                "is_user_specific_pong": is_user_specific_pong,
+            }[method]
+            if where == "class":
+                setattr(Overriding, method, staticmethod(override))
+            else:
+                setattr(listener, method, override)
+            measuring = asyncio.ensure_future(listener.transport.measure_roundtrip_time(1))
+            assert (await peer.receive()).payload == (b"mine" if method == "send_user_specific_ping" else b"")
+            peer.send(PONG, b"whatever")
+            assert len(await measuring) == 1
             assert listener.rest() == []
 
     net.run(test())
