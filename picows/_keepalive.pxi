@@ -109,7 +109,7 @@ cdef int wake_pong_waiter(Connection connection) except -1:
     return 0
 
 
-async def wait_pong(Connection connection):
+async def wait_pong(Connection connection not None):
     """Wait for the reply to the ping that is under way; one at a time does."""
     waiter = connection.pong_waiter = connection.loop.create_future()
     try:
@@ -125,7 +125,7 @@ cdef int check_connected(Connection connection) except -1:
     return 0
 
 
-async def measure_roundtrip_time(Connection connection, int rounds):
+async def measure_roundtrip_time(Connection connection not None, Py_ssize_t rounds):
     if connection.roundtrip_lock is None:
         connection.roundtrip_lock = asyncio.Lock()
     times = []

@@ -134,7 +134,7 @@ class Profile:
             "read, parse, deliver": own(r"deliver(_frames)?|Connection\.(get_buffer|buffer_updated)"),
             "mask, unmask": own("picows_mask"),
             "send: check, build the frame": own(
-                r"(WSTransport\.)?send\w*|write_(whole_)?frame|get_message|checked_connection|next_mask|build_frame"
+                r"((WSTransport|CheckedSend)\.)?send\w*|write_(whole_)?frame|get_message|checked_connection|next_mask|build_frame"
             ),
             "gather, write": own(r"gather|end_gathering|room_to_gather|write_bytes|flush"),
             "copy (memcpy, memmove)": libc("^_*mem(cpy|move)"),

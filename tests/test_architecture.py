@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "picows"
 
 # Who may import whom. The compiled module `picows` consists of picows.pyx and what it includes.
 ARROWS: dict[str, set[str]] = {
+    "arguments": set(),
     "errors": set(),
     "url": {"errors"},
     "_fields": set(),
@@ -18,9 +19,9 @@ ARROWS: dict[str, set[str]] = {
     "upgrade": {"_fields", "deflate", "errors", "url"},
     "_codec": set(),
     "_messages": {"_codec"},
-    "picows": {"_codec", "_messages", "deflate", "errors", "upgrade"},
+    "picows": {"arguments", "_codec", "_messages", "deflate", "errors", "upgrade"},
     "proxy": {"errors", "url"},
-    "api": {"deflate", "errors", "picows", "proxy", "upgrade", "url"},
+    "api": {"arguments", "deflate", "errors", "picows", "proxy", "upgrade", "url"},
     "__init__": {"api", "deflate", "errors", "picows", "upgrade", "url"},
 }
 
