@@ -32,7 +32,7 @@ from .upgrade import (
     WSUpgradeResponseWithListener,
     create_request,
 )
-from .url import WSParsedURL, parse_proxy_url, parse_url
+from .url import WSParsedURL, parse_url
 
 _Listener = TypeVar("_Listener", bound=WSListener)
 ClientListenerFactory = Union[
@@ -218,8 +218,6 @@ async def ws_connect(
     if socket_factory is not None and not callable(socket_factory):
         raise TypeError(f"socket_factory must be callable or None, got {socket_factory!r}")
     check_optional("proxy", proxy, str)
-    if proxy is not None:
-        parse_proxy_url(proxy)
     options = _check_options(
         listener_factory=_called_with_handshake(ws_listener_factory),
         is_client_side=True,

@@ -202,12 +202,14 @@ def test_server_factory(factory: object) -> None:
         asyncio.run(ws_create_server(factory, "localhost"))
 
 
-def test_server_takes_a_socket_or_an_address() -> None:
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX], ids=lambda family: family.name)
+@pytest.mark.parametrize("address", [("localhost", None), (None, 0)])
+def test_server_takes_a_socket_or_an_address(family: int, address: tuple) -> None:
     async def serve() -> None:
-        with socket.socket() as sock:
-            await ws_create_server(lambda request: None, "localhost", 0, sock=sock)
+        with socket.socket(family) as sock:
+            await ws_create_server(lambda request: None, *address, sock=sock)
 
-    with pytest.raises(ValueError, match="sock"):
+    with pytest.raises(ValueError, match="host and port must be None when there is a sock"):
         asyncio.run(serve())
 
 
