@@ -188,8 +188,8 @@ def call_unbound(member: Any, stranger: Any, arguments: int) -> Any:
 
 
 STRANGERS = [None, 5, 1.5, "text" * 10, b"bytes" * 10, bytearray(40), object(), {}, WSListener(), WSFrame()]
-# What wrong arguments may end in; an OverflowError would name a C type. RuntimeError: a frame that is none.
-REFUSALS = (TypeError, ValueError, RuntimeError)
+# What wrong arguments may end in; an OverflowError would name a C type. RuntimeError: a frame of no callback.
+REFUSALS = (TypeError, ValueError, RuntimeError, BufferError)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
