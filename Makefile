@@ -115,3 +115,4 @@ venv:
 	    exit 1; } >&2
 	@command -v $${CC:-cc} >/dev/null || { echo 'No C compiler: install gcc or clang, or name one by CC.' >&2; exit 1; }
 	@$(call install,requirements-test.txt)
+	@$(if $(filter 3.13,$(version)),$(call install,requirements-test-3.13.txt))

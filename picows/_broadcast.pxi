@@ -1,6 +1,6 @@
 # The same frame to many connections.
 
-def ws_broadcast(transports, WSMsgType msg_type, message, bint fin=True, compress=None):
+def ws_broadcast(transports, msg_type, message, bint fin=True, compress=None):
     """Send one frame to many connections.
 
     For server-side transports the frame is built once and handed to each by one write; what the peers do not take at
@@ -18,15 +18,18 @@ def ws_broadcast(transports, WSMsgType msg_type, message, bint fin=True, compres
     :raises ValueError: as for :meth:`WSTransport.send`; nothing is sent
     :raises RuntimeError: when one of the transports belongs to another thread; nothing is sent
     """
+    if not isinstance(transports, Iterable):
+        raise TypeError(f"transports is of type {type(transports).__name__}, expected an iterable of WSTransport")
     cdef:
         list targets = list(transports)     # a send may run a callback, which may change the collection
+        int opcode = checked_msg_type(msg_type)
         Py_buffer view
         Connection connection
-        uint8_t first = first_byte(msg_type, fin, False, False, False)
+        uint8_t first = first_byte(opcode, fin, False, False, False)
         bytes frame = None
         dict deflated = {}                  # by the settings: the payload, and the frame of a server
         Py_ssize_t taken = 0
-    check_data_or_ping(msg_type)
+    check_data_or_ping(<WSMsgType>opcode)
     check_compress(compress)
     for target in targets:
         if not isinstance(target, WSTransport):
@@ -40,7 +43,7 @@ def ws_broadcast(transports, WSMsgType msg_type, message, bint fin=True, compres
             if not can_send(connection):
                 continue
             try:
-                if connection.deflater is not None and not msg_type & 8:
+                if connection.deflater is not None and not opcode & 8:
                     taken += broadcast_deflated(connection, first, message, &view, compress, deflated)
                 elif connection.is_client:
                     taken += send_frame(connection, first, <const uint8_t*>view.buf, view.len)

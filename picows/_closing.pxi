@@ -163,7 +163,7 @@ cdef int linger(Connection connection) except -1:
     return set_linger_timer(connection)
 
 
-async def wait_closed(Connection connection):
+async def wait_closed(Connection connection not None):
     if connection.state == STATE_CLOSED:
         return
     waiter = connection.loop.create_future()

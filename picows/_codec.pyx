@@ -232,6 +232,8 @@ def is_utf8(*pieces):
     """Whether the pieces joined are UTF-8 (RFC 3629): True, False, or None when they end inside a character."""
     cdef uint32_t state = UTF8_ACCEPT
     cdef bytes piece
+    if None in pieces:
+        raise TypeError("received None, expected bytes")
     for piece in pieces:
         state = utf8_validate(state, <const uint8_t*>PyBytes_AS_STRING(piece), <size_t>len(piece))
     if state == UTF8_ACCEPT:

@@ -151,6 +151,7 @@ cdef inline object named_close_code(int code):
     return close_codes.get(code, code)
 
 
+@cython.binding(True)
 def get_close_code(WSFrame self not None):
     """The close code of a CLOSE frame, `WSCloseCode.NO_INFO` when there is none (RFC 6455 5.5.1).
 

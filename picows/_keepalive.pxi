@@ -221,7 +221,7 @@ cdef int wake_pong_waiter(Connection connection, bint answered=False) except -1:
     return 0
 
 
-async def wait_pong(Connection connection):
+async def wait_pong(Connection connection not None):
     """Wait for the reply to the ping that is under way; one at a time does."""
     waiter = connection.pong_waiter = connection.loop.create_future()
     try:
@@ -236,7 +236,7 @@ cdef object no_round_trip():
     return ConnectionResetError("the connection is ending: the round-trip time cannot be measured")
 
 
-async def measure_roundtrip_time(Connection connection, int rounds):
+async def measure_roundtrip_time(Connection connection not None, Py_ssize_t rounds):
     if connection.roundtrip_lock is None:
         connection.roundtrip_lock = asyncio.Lock()
     times = []

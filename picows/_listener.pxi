@@ -39,6 +39,8 @@ cdef class WSListener:
 
         Override it to send another message than a PING frame.
         """
+        if transport is None:
+            raise TypeError("transport is None, expected a WSTransport")
         transport.send_ping()
 
     cpdef is_user_specific_pong(self, WSFrame frame):
@@ -46,6 +48,8 @@ cdef class WSListener:
 
         The default tells that it is a PONG frame.
         """
+        if frame is None:
+            raise TypeError("frame is None, expected a WSFrame")
         return frame.msg_type == WSMsgType.PONG
 
     cpdef pause_writing(self):

@@ -58,21 +58,6 @@ cdef class WSTransport:
 
     cpdef send(self, WSMsgType msg_type, message, bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False,
                compress=None):
-        """Send one frame (RFC 6455 5.2).
-
-        :param msg_type: CONTINUATION, TEXT, BINARY, PING or PONG; a CLOSE is sent by :meth:`send_close`
-        :param message: the payload: a `str` is sent as UTF-8, None is empty, else any C-contiguous buffer (bytes,
-            bytearray, memoryview, a `WSFrame`, ...). It is sent or copied before the call returns.
-        :param fin: whether this is the last frame of its message
-        :param rsv1: the first reserved bit, for an extension; likewise `rsv2` and `rsv3`
-        :param compress: where compression was agreed on, whether to compress this message: None: if it has `min_size`
-            bytes, or begins with this fragment. The first fragment decides for a message.
-        :returns: whether it was taken: False when the connection cannot send any more, and when it was dropped because
-            of a slow peer (`WSSlowPeerPolicy`)
-        :raises TypeError: for a message of another type
-        :raises ValueError: for CLOSE, for a reserved type, for a control frame over 125 bytes or with ``fin=False``
-        :raises WSSlowPeerError: with `WSSlowPeerPolicy.RAISE`
-        """
         cdef:
             Connection connection = checked_connection(self, "send")
             int taken
@@ -86,16 +71,6 @@ cdef class WSTransport:
 
     cpdef send_reuse_external_bytearray(self, WSMsgType msg_type, bytearray buffer, Py_ssize_t msg_offset,
                                         bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False):
-        """Send the end of a bytearray as one frame, without a copy: the header is built inside of it.
-
-        The up to 14 bytes in front of the message are overwritten; on the client side the message is masked in place.
-
-        :param msg_type: as for :meth:`send`
-        :param buffer: holds at least 14 free bytes, then the message to its end
-        :param msg_offset: where the message begins, in bytes, 14 or more
-        :returns: as :meth:`send`
-        :raises ValueError: when `buffer` is None or `msg_offset` is below 14 or past the end
-        """
         cdef Connection connection = checked_connection(self, "send_reuse_external_bytearray")
         check_data_or_ping(msg_type)
         if buffer is None:
@@ -148,7 +123,7 @@ cdef class WSTransport:
         send_message(connection, FIN_BIT | WSMsgType.PONG, message)
         tell_flow(connection)
 
-    cpdef send_close(self, close_code=WSCloseCode.NO_INFO, close_message=None):
+    cpdef send_close(self, close_code=0, close_message=None):
         """Send a CLOSE frame (RFC 6455 5.5.1). The first one counts; every send after it does nothing.
 
         :param close_code: `WSCloseCode.NO_INFO` for a CLOSE without a code; 3000 to 4999 are free for applications
@@ -207,6 +182,7 @@ cdef class WSTransport:
             return 0
         return queued(connection) + (connection.gathered.size if connection.gathered is not None else 0)
 
+    @cython.binding(True)
     async def close(self, code=WSCloseCode.OK, reason=None, timeout=10):
         """Close the connection as the protocol wants it (RFC 6455 7.1.2): both sides say CLOSE, then the server ends TCP.
 
@@ -221,9 +197,9 @@ cdef class WSTransport:
         :param timeout: how many seconds all of it may take, None: no limit
         :raises ValueError: as :meth:`send_close`, and for a `timeout` that is not positive; nothing is sent
         """
-        cdef Connection connection = checked_connection(self, "close")
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout is {timeout!r}, expected a positive number of seconds or None")
+        cdef Connection connection = checked_connection(checked_self(self, "close"), "close")
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         self.send_close(code, reason)
         close_when_answered(connection)
         tell_flow(connection)
@@ -237,6 +213,7 @@ cdef class WSTransport:
             disconnect(connection, False)
         await wait_closed(connection)
 
+    @cython.binding(True)
     async def wait_disconnected(self):
         """Wait until the connection has ended and :meth:`WSListener.on_ws_disconnected` has run.
 
@@ -245,13 +222,14 @@ cdef class WSTransport:
         :raises Exception: on the client side, the first exception of a callback, or the `WSProtocolError` that made us
             disconnect; never for what the peer chose to do
         """
-        cdef Connection connection = checked_connection(self, "wait_disconnected")
+        cdef Connection connection = checked_connection(checked_self(self, "wait_disconnected"), "wait_disconnected")
         await wait_closed(connection)
         if self._failure is not None:
             error, its_traceback = self._failure
             raise error.with_traceback(its_traceback)
 
-    async def measure_roundtrip_time(self, int rounds):
+    @cython.binding(True)
+    async def measure_roundtrip_time(self, rounds):
         """Send pings one after another and measure how long each reply takes (RFC 6455 5.5.2, 5.5.3).
 
         Waits for an auto ping that is under way, and holds auto ping back meanwhile.
@@ -265,10 +243,88 @@ cdef class WSTransport:
         :raises ConnectionResetError: when the connection ends meanwhile, or a CLOSE was sent or received
         :raises ValueError: when `rounds` is negative
         """
-        cdef Connection connection = checked_connection(self, "measure_roundtrip_time")
-        if rounds < 0:
-            raise ValueError(f"rounds is {rounds}, expected 0 or more")
+        cdef Connection connection = checked_connection(checked_self(self, "measure_roundtrip_time"), "measure_roundtrip_time")
+        check_int("rounds", rounds, 0)
         return await measure_roundtrip_time(connection, rounds)
+
+
+# What Python calls in place of the wrappers that Cython makes of the cpdef methods: those take a float for a C enum, and
+# their errors name C types instead of arguments. The methods below are moved into WSTransport, so their `self` is one.
+cdef class CheckedSend:
+
+    def send(self, msg_type, message, bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False, compress=None):
+        """Send one frame (RFC 6455 5.2).
+
+        :param msg_type: CONTINUATION, TEXT, BINARY, PING or PONG; a CLOSE is sent by :meth:`send_close`
+        :param message: the payload: a `str` is sent as UTF-8, None is empty, else any C-contiguous buffer (bytes,
+            bytearray, memoryview, a `WSFrame`, ...). It is sent or copied before the call returns.
+        :param fin: whether this is the last frame of its message
+        :param rsv1: the first reserved bit, for an extension; likewise `rsv2` and `rsv3`
+        :param compress: where compression was agreed on, whether to compress this message: None: if it has `min_size`
+            bytes, or begins with this fragment. The first fragment decides for a message.
+        :returns: whether it was taken: False when the connection cannot send any more, and when it was dropped because
+            of a slow peer (`WSSlowPeerPolicy`)
+        :raises TypeError: for a message of another type
+        :raises ValueError: for CLOSE, for a reserved type, for a control frame over 125 bytes or with ``fin=False``
+        :raises WSSlowPeerError: with `WSSlowPeerPolicy.RAISE`
+        """
+        return WSTransport.send(
+            <WSTransport><object>self, <WSMsgType>checked_msg_type(msg_type), message, fin, rsv1, rsv2, rsv3, compress)
+
+    def send_reuse_external_bytearray(self, msg_type, bytearray buffer, msg_offset,
+                                      bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False):
+        """Send the end of a bytearray as one frame, without a copy: the header is built inside of it.
+
+        The up to 14 bytes in front of the message are overwritten; on the client side the message is masked in place.
+
+        :param msg_type: as for :meth:`send`
+        :param buffer: holds at least 14 free bytes, then the message to its end
+        :param msg_offset: where the message begins, in bytes, 14 or more
+        :returns: as :meth:`send`
+        :raises ValueError: when `buffer` is None or `msg_offset` is below 14 or past the end
+        """
+        cdef int opcode = checked_msg_type(msg_type)
+        check_int("msg_offset", msg_offset, 0)
+        return WSTransport.send_reuse_external_bytearray(
+            <WSTransport><object>self, <WSMsgType>opcode, buffer, msg_offset, fin, rsv1, rsv2, rsv3)
+
+
+cdef int move_checked_methods() except -1:
+    cdef PyTypeObject* transport_type = <PyTypeObject*>WSTransport
+    cdef PyTypeObject* checked_type = <PyTypeObject*>CheckedSend
+    attributes = <object>transport_type.tp_dict
+    for name in ("send", "send_reuse_external_bytearray"):
+        method = (<object>checked_type.tp_dict).pop(name)
+        attributes[name] = PyDescr_NewMethod(transport_type, (<PyMethodDescrObject*>method).d_method)
+    PyType_Modified(transport_type)
+    PyType_Modified(checked_type)
+    return 0
+
+
+move_checked_methods()
+
+
+cdef inline int checked_msg_type(object msg_type) except -1:
+    """The value of a WSMsgType or of an integer, 0 to 15: it may be a reserved one."""
+    cdef int value = small_int(msg_type) if isinstance(msg_type, int) else 16
+    return value if value <= 15 else index_of_msg_type(msg_type)
+
+
+cdef int index_of_msg_type(object msg_type) except -1:
+    try:
+        value = operator.index(msg_type)
+    except TypeError:
+        raise TypeError(f"msg_type is {msg_type!r}, expected a WSMsgType") from None
+    if not 0 <= value <= 15:
+        raise ValueError(f"msg_type is {msg_type!r}, expected one of WSMsgType")
+    return value
+
+
+cdef inline WSTransport checked_self(object self, str method):
+    # Coroutine methods stay Cython functions, which tell that they are coroutine functions but check no `self`.
+    if not isinstance(self, WSTransport):
+        raise TypeError(f"WSTransport.{method} was called on a {type(self).__name__}")
+    return <WSTransport>self
 
 
 @cython.final
@@ -358,7 +414,10 @@ cdef bint has_lasting_payload(object message) except -1:
     view = PyMemoryView_GET_BUFFER(message)
     if view.len <= COPY_LIMIT or not view.readonly or not PyBuffer_IsContiguous(view, c"C"):
         return False
-    owner = message.obj
+    try:
+        owner = message.obj
+    except ValueError:
+        return False    # it was released: get_message() says so
     return type(owner) is bytes or type(owner) is ReadBuffer
 
 
@@ -394,8 +453,10 @@ cdef int get_message(object message, Py_buffer* view) except -1:
         return 0
     try:
         PyObject_GetBuffer(message, view, PyBUF_SIMPLE)
-    except BufferError as error:
-        raise TypeError(f"message is not a C-contiguous buffer: {error}") from None
+    except (BufferError, ValueError) as error:
+        # NumPy says ValueError of an array that is not contiguous, and so does a memoryview that was released.
+        raise TypeError(
+            f"message, a {type(message).__name__}, cannot be read as a C-contiguous buffer: {error}") from None
     except TypeError:
         raise TypeError(
             f"message is of type {type(message).__name__}, expected str, None or a C-contiguous buffer") from None
@@ -635,6 +696,8 @@ cdef bytes close_reason_bytes(object code, object message):
         except TypeError:
             raise TypeError(
                 f"close_message is of type {type(message).__name__}, expected str, None or a buffer") from None
+        except (BufferError, ValueError) as error:
+            raise TypeError(f"close_message, a {type(message).__name__}, cannot be read as a buffer: {error}") from None
         try:
             reason.decode()
         except UnicodeDecodeError as error:

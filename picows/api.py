@@ -9,14 +9,12 @@ import logging
 import re
 import socket
 import ssl
-import sys
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import Any, TypeVar, Union, cast
 from urllib.parse import urldefrag, urljoin
 
+from .arguments import check_bool, check_int, check_member, check_optional, check_seconds
 from .deflate import WSDeflate
 from .errors import WSHandshakeError, WSInvalidStatusError
 from .picows import (
@@ -34,7 +32,7 @@ from .upgrade import (
     WSUpgradeResponseWithListener,
     create_request,
 )
-from .url import WSParsedURL, parse_proxy_url, parse_url
+from .url import WSParsedURL, parse_url
 
 _Listener = TypeVar("_Listener", bound=WSListener)
 ClientListenerFactory = Union[
@@ -49,6 +47,9 @@ _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 
 # Meant for the server they were written for, and for no other.
 _HEADERS_OF_ONE_ORIGIN = ("authorization", "cookie", "host", "proxy-authorization")
+
+# What a connection calls, some of it only when something goes wrong.
+_LOGGER_METHODS = ("isEnabledFor", "log", "debug", "info", "warning", "error", "exception")
 
 # Arguments of create_connection that are given in another way.
 _RESERVED_KWARGS = {
@@ -210,15 +211,13 @@ async def ws_connect(
     """
     for name in _RESERVED_KWARGS.keys() & kwargs.keys():
         raise TypeError(f"ws_connect() takes no argument {name!r}: {_RESERVED_KWARGS[name]}")
-    _check_optional("server_hostname", kwargs.get("server_hostname"), str)
+    check_optional("server_hostname", kwargs.get("server_hostname"), str)
     _check_context("ssl_context", ssl_context, ssl.PROTOCOL_TLS_SERVER)
     _check_context("proxy_ssl_context", proxy_ssl_context, ssl.PROTOCOL_TLS_SERVER)
-    _check_int("max_redirects", max_redirects, 0)
+    check_int("max_redirects", max_redirects, 0)
     if socket_factory is not None and not callable(socket_factory):
         raise TypeError(f"socket_factory must be callable or None, got {socket_factory!r}")
-    _check_optional("proxy", proxy, str)
-    if proxy is not None:
-        parse_proxy_url(proxy)
+    check_optional("proxy", proxy, str)
     options = _check_options(
         listener_factory=_called_with_handshake(ws_listener_factory),
         is_client_side=True,
@@ -393,9 +392,10 @@ async def ws_create_server(
             "ws_listener_factory must be callable with one argument, the request, "
             f"got {ws_listener_factory!r}"
         )
+    host = _checked_host(host)
     _check_port(port)
     sock = kwargs.get("sock")
-    _check_optional("sock", sock, socket.socket)
+    check_optional("sock", sock, socket.socket)
     if sock is not None and not (host is None and port is None):
         raise ValueError("host and port must be None when there is a sock")
     _check_context("ssl", kwargs.get("ssl"), ssl.PROTOCOL_TLS_CLIENT)
@@ -527,7 +527,7 @@ def _find_logger(logger: object, default: str) -> Any:
         logger = default
     if isinstance(logger, str):
         return logging.getLogger(f"picows.{logger}")
-    for method in ("isEnabledFor", "log", "info", "exception"):
+    for method in _LOGGER_METHODS:
         if not callable(getattr(logger, method, None)):
             raise TypeError(
                 "logger_name must be a str, a logger or None, "
@@ -559,25 +559,25 @@ def _check_options(
 ) -> ConnectionOptions:
     """The options of a connection, once each of them has been found right."""
     if handshake_timeout is not None:
-        _check_seconds("websocket_handshake_timeout", handshake_timeout)
-    _check_seconds("auto_ping_idle_timeout", auto_ping_idle_timeout)
-    _check_seconds("auto_ping_reply_timeout", auto_ping_reply_timeout)
-    _check_member("auto_ping_strategy", auto_ping_strategy, WSAutoPingStrategy)
-    _check_int("max_frame_size", max_frame_size, 1)
-    _check_int("read_buffer_init_size", read_buffer_init_size, 1)
-    _check_bool("disconnect_on_exception", disconnect_on_exception)
-    _check_bool("enable_auto_ping", enable_auto_ping)
-    _check_bool("enable_auto_pong", enable_auto_pong)
-    _check_bool("coalesce_writes", coalesce_writes)
-    _check_bool("enable_auto_close", enable_auto_close)
+        check_seconds("websocket_handshake_timeout", handshake_timeout)
+    check_seconds("auto_ping_idle_timeout", auto_ping_idle_timeout)
+    check_seconds("auto_ping_reply_timeout", auto_ping_reply_timeout)
+    check_member("auto_ping_strategy", auto_ping_strategy, WSAutoPingStrategy)
+    check_int("max_frame_size", max_frame_size, 1)
+    check_int("read_buffer_init_size", read_buffer_init_size, 1)
+    check_bool("disconnect_on_exception", disconnect_on_exception)
+    check_bool("enable_auto_ping", enable_auto_ping)
+    check_bool("enable_auto_pong", enable_auto_pong)
+    check_bool("coalesce_writes", coalesce_writes)
+    check_bool("enable_auto_close", enable_auto_close)
     if max_write_buffer_size is not None:
-        _check_int("max_write_buffer_size", max_write_buffer_size, 1)
-    _check_member("slow_peer", slow_peer, WSSlowPeerPolicy)
+        check_int("max_write_buffer_size", max_write_buffer_size, 1)
+    check_member("slow_peer", slow_peer, WSSlowPeerPolicy)
     if receive_timeout is not None:
-        _check_seconds("receive_timeout", receive_timeout)
-    _check_bool("assemble_messages", assemble_messages)
-    _check_int("max_message_size", max_message_size, 1)
-    _check_optional("compression", compression, WSDeflate)
+        check_seconds("receive_timeout", receive_timeout)
+    check_bool("assemble_messages", assemble_messages)
+    check_int("max_message_size", max_message_size, 1)
+    check_optional("compression", compression, WSDeflate)
     return ConnectionOptions(
         handshake_timeout=handshake_timeout,
         auto_ping_idle_timeout=auto_ping_idle_timeout,
@@ -600,29 +600,15 @@ def _check_options(
     )
 
 
-def _check_bool(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be a bool, got {value!r}")
-
-
-def _check_int(name: str, value: object, lowest: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if not lowest <= value <= sys.maxsize:
-        raise ValueError(f"{name} must be from {lowest} to {sys.maxsize}, got {value!r}")
-
-
-def _check_member(name: str, value: object, enum: type[IntEnum]) -> None:
-    _check_int(name, value, 1)
-    if value not in list(enum):
-        raise ValueError(f"{name} must be a {enum.__name__}, got {value!r}")
-
-
-def _check_seconds(name: str, value: object) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number of seconds, got {value!r}")
-    if not 0 < value <= threading.TIMEOUT_MAX:
-        raise ValueError(f"{name} must be a positive, finite number of seconds, got {value!r}")
+def _checked_host(host: object) -> Any:
+    if host is None or isinstance(host, str):
+        return host
+    hosts = list(host) if isinstance(host, Iterable) else [host]
+    if not hosts:
+        raise ValueError(f"host must name at least one address, got {host!r}")
+    if not isinstance(host, Iterable) or not all(isinstance(name, str) for name in hosts):
+        raise TypeError(f"host must be a str, a sequence of them or None, got {host!r}")
+    return hosts
 
 
 def _check_port(port: object) -> None:
@@ -632,11 +618,6 @@ def _check_port(port: object) -> None:
         raise TypeError(f"port must be an int or None, got {port!r}")
     if not 0 <= port <= 65535:
         raise ValueError(f"port must be from 0 to 65535, got {port!r}")
-
-
-def _check_optional(name: str, value: object, kind: type) -> None:
-    if value is not None and not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__name__} or None, got {value!r}")
 
 
 def _check_context(name: str, value: object, wrong_protocol: int) -> None:

@@ -1,9 +1,11 @@
 """The asyncio-aware half of the package: frames of a connection in and out, on top of the sans-I/O codec."""
 
 import asyncio
+import operator
 import os
 import threading
 import weakref
+from collections.abc import Iterable
 
 cimport cython
 from cpython.buffer cimport (
@@ -35,6 +37,7 @@ from picows._messages cimport (
 
 from . import deflate
 from ._tracebacks import release_frames
+from .arguments import check_int, check_seconds
 from .errors import WSError, WSHandshakeError, WSProtocolError, WSSlowPeerError
 from .tls import write_buffers
 from .upgrade import RequestReader, ResponseReader, WSUpgradeResponse, WSUpgradeResponseWithListener, answer
@@ -60,8 +63,22 @@ cdef extern from "Python.h":
     #else
     #define PICOWS_EXACT_REFCOUNTS 1
     #endif
+    // An int of 0 to 15, or else 16: without the call that CPython's own conversions are.
+    static inline int small_int(PyObject* number)
+    {
+    #if PY_VERSION_HEX >= 0x030C0000
+        PyLongObject* value = (PyLongObject*)number;
+        Py_ssize_t digit = PyUnstable_Long_IsCompact(value) ? PyUnstable_Long_CompactValue(value) : -1;
+        return digit >= 0 && digit <= 15 ? (int)digit : 16;
+    #else
+        Py_ssize_t size = Py_SIZE(number);
+        unsigned long digit = size == 1 ? ((PyLongObject*)number)->ob_digit[0] : size == 0 ? 0 : 16;
+        return digit <= 15 ? (int)digit : 16;
+    #endif
+    }
     """
     const bint PICOWS_EXACT_REFCOUNTS
+    int small_int(object)
     Py_ssize_t Py_REFCNT(object)
     void Py_SET_REFCNT(object, Py_ssize_t)
     const Py_ssize_t PY_SSIZE_T_MAX
@@ -82,6 +99,11 @@ cdef extern from "Python.h":
         const char* doc
         void* closure
     object PyDescr_NewGetSet(PyTypeObject*, PyGetSetDef*)
+    ctypedef struct PyMethodDef:
+        pass
+    ctypedef struct PyMethodDescrObject:
+        PyMethodDef* d_method
+    object PyDescr_NewMethod(PyTypeObject*, PyMethodDef*)
 
 PICOWS_DEBUG_LL = 9
 

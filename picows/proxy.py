@@ -344,10 +344,9 @@ class _Conversation(asyncio.Protocol):
 
     def check(self) -> None:
         """Raise unless the connection stands and all that came was read."""
-        if self._error is not None:
-            raise self._error
         if self._ended:
-            raise ProxyError("the connection was closed")
+            # As in _more(). That an end is known here already takes luck, which no test can have.
+            raise self._error or ProxyError("the connection was closed")
         if self._received:
             raise ProxyError(
                 f"expected silence until the upgrade request, got {bytes(self._received[:64])!r}"

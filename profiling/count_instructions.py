@@ -134,7 +134,8 @@ class Profile:
             "read, parse, deliver": own(r"deliver(_frames)?|Connection\.(get_buffer|buffer_updated)"),
             "mask, unmask": own("picows_mask"),
             "send: check, build the frame": own(
-                r"(WSTransport\.)?send\w*|write_(whole_)?frame|write_alone|get_message|checked_connection|next_mask|build_frame"
+                r"((WSTransport|CheckedSend)\.)?send\w*|write_(whole_)?frame|write_alone|get_message|checked_connection|next_mask"
+                r"|build_frame"
             ),
             "gather, write": own(r"room_to_gather|take_write_buffer|uncork|write_bytes|flush"),
             "copy (memcpy, memmove)": libc("^_*mem(cpy|move)"),

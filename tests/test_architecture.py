@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "picows"
 
 # Who may import whom. The compiled module `picows` consists of picows.pyx and what it includes.
 ARROWS: dict[str, set[str]] = {
+    "arguments": set(),
     "errors": set(),
     "url": {"errors"},
     "_fields": set(),
@@ -20,9 +21,9 @@ ARROWS: dict[str, set[str]] = {
     "_codec": set(),
     "_messages": {"_codec"},
     "tls": set(),
-    "picows": {"_codec", "_messages", "_tracebacks", "deflate", "errors", "tls", "upgrade"},
+    "picows": {"arguments", "_codec", "_messages", "_tracebacks", "deflate", "errors", "tls", "upgrade"},
     "proxy": {"errors", "url"},
-    "api": {"deflate", "errors", "picows", "proxy", "upgrade", "url"},
+    "api": {"arguments", "deflate", "errors", "picows", "proxy", "upgrade", "url"},
     "__init__": {"api", "deflate", "errors", "picows", "upgrade", "url"},
 }
 

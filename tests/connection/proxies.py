@@ -1,10 +1,11 @@
-"""Real proxies to go through, tiny-proxy's, and scripted peers for what a real one does not do."""
+"""Real proxies to go through, tiny-proxy's, and scripted peers: for what a real one does not do, and for redirects."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+import re
 import ssl
 import stat
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -127,6 +128,33 @@ async def scripted(script: Script, tls: bool = False) -> AsyncIterator[int]:
     finally:
         server.close()
         await asyncio.gather(*ended)
+
+
+class Redirector:
+    """Answers by `answers` in turn, and keeps the requests."""
+
+    def __init__(self, *answers: str | bytes, tls: bool = False, status: int = 302) -> None:
+        self._answers = iter(answers)
+        self._status = status
+        self._tls = tls
+        self.requests: list[bytes] = []
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+        location = next(self._answers)
+        if isinstance(location, str):
+            location = f"Location: {location}\r\n".encode()
+        head = b"HTTP/1.1 %d Elsewhere\r\n%bContent-Length: 4\r\n\r\nbody"
+        writer.write(head % (self._status, location))
+
+    @contextlib.asynccontextmanager
+    async def serve(self) -> AsyncIterator[str]:
+        async with scripted(self._answer, self._tls) as port:
+            yield f"{'wss' if self._tls else 'ws'}://localhost:{port}"
+
+    def header(self, name: str, request: int = -1) -> str | None:
+        found = re.search(rf"\r\n{name}: (.*?)\r\n".encode(), self.requests[request], re.I)
+        return found and found[1].decode()
 
 
 async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

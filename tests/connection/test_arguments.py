@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import re
 import socket
 import ssl
+import types
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +18,7 @@ import picows.proxy
 from picows import WSInvalidURL, WSListener, ws_connect, ws_create_server
 
 URL = "ws://localhost:9/"
+PACKAGE = Path(__file__).parents[2] / "picows"
 
 COMMON = [
     ("disconnect_on_exception", "yes", TypeError),
@@ -52,6 +56,10 @@ COMMON = [
     ("slow_peer", "RAISE", TypeError),
     ("receive_timeout", 0, ValueError),
     ("receive_timeout", "1", TypeError),
+    ("assemble_messages", 1, TypeError),
+    ("max_message_size", 0, ValueError),
+    ("max_message_size", 1e6, TypeError),
+    ("compression", True, TypeError),
 ]
 
 CLIENT = [
@@ -74,6 +82,10 @@ CLIENT = [
 ]
 
 SERVER = [
+    ("host", 5, TypeError),
+    ("host", b"localhost", TypeError),
+    ("host", ["localhost", 5], TypeError),
+    ("host", [], ValueError),
     ("port", "80", TypeError),
     ("port", True, TypeError),
     ("port", -1, ValueError),
@@ -190,12 +202,14 @@ def test_server_factory(factory: object) -> None:
         asyncio.run(ws_create_server(factory, "localhost"))
 
 
-def test_server_takes_a_socket_or_an_address() -> None:
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX], ids=lambda family: family.name)
+@pytest.mark.parametrize("address", [("localhost", None), (None, 0)])
+def test_server_takes_a_socket_or_an_address(family: int, address: tuple) -> None:
     async def serve() -> None:
-        with socket.socket() as sock:
-            await ws_create_server(lambda request: None, "localhost", 0, sock=sock)
+        with socket.socket(family) as sock:
+            await ws_create_server(lambda request: None, *address, sock=sock)
 
-    with pytest.raises(ValueError, match="sock"):
+    with pytest.raises(ValueError, match="host and port must be None when there is a sock"):
         asyncio.run(serve())
 
 
@@ -222,6 +236,23 @@ def test_aiofastnet_is_demanded_but_not_installed(
     monkeypatch.setattr(picows.proxy, "aiofastnet", None)
     with pytest.raises(ImportError, match="aiofastnet"):
         asyncio.run(call())
+
+
+CALLED = ("isEnabledFor", "log", "debug", "info", "warning", "error", "exception")
+
+
+@pytest.mark.parametrize("missing", CALLED)
+def test_a_logger_has_every_method_that_is_called(missing: str) -> None:
+    logger = types.SimpleNamespace(**dict.fromkeys(CALLED, print))
+    delattr(logger, missing)
+    with pytest.raises(TypeError, match=rf"logger_name .*no method {missing}\(\)"):
+        asyncio.run(connect(logger_name=logger))
+
+
+def test_no_other_method_of_a_logger_is_called() -> None:
+    sources = [*PACKAGE.glob("*.py"), *PACKAGE.glob("*.pxi"), *PACKAGE.glob("*.pyx")]
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
+    assert set(re.findall(r"\blogger\.([a-zA-Z]\w*)\(", text)) == set(CALLED)
 
 
 class Recorder(logging.Handler):

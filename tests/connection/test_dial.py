@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import functools
-import re
 import socket
 import ssl
 import struct
 import weakref
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Callable
 
@@ -41,6 +38,7 @@ from tests.connection.networks import (
     over_tcp_and_tls,
 )
 from tests.connection.proxies import (
+    Redirector,
     be_silent,
     client_tls,
     open_sockets,
@@ -522,33 +520,6 @@ def test_gone_before_ws_connect_returns(net: Network) -> None:
 
 
 # Redirects
-
-
-class Redirector:
-    """Answers by `answers` in turn, and keeps the requests."""
-
-    def __init__(self, *answers: str | bytes, tls: bool = False, status: int = 302) -> None:
-        self._answers = iter(answers)
-        self._status = status
-        self._tls = tls
-        self.requests: list[bytes] = []
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.requests.append(await reader.readuntil(b"\r\n\r\n"))
-        location = next(self._answers)
-        if isinstance(location, str):
-            location = f"Location: {location}\r\n".encode()
-        head = b"HTTP/1.1 %d Elsewhere\r\n%bContent-Length: 4\r\n\r\nbody"
-        writer.write(head % (self._status, location))
-
-    @contextlib.asynccontextmanager
-    async def serve(self) -> AsyncIterator[str]:
-        async with scripted(self._answer, self._tls) as port:
-            yield f"{'wss' if self._tls else 'ws'}://localhost:{port}"
-
-    def header(self, name: str, request: int = -1) -> str | None:
-        found = re.search(rf"\r\n{name}: (.*?)\r\n".encode(), self.requests[request], re.I)
-        return found and found[1].decode()
 
 
 @over_tcp_and_tls

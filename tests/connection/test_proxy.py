@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import re
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -159,6 +162,49 @@ def test_silent_server(net: Network, scheme: str) -> None:
                     websocket_handshake_timeout=0.05,
                 )
             await sockets_closed_down_to(before + 2)
+        await sockets_closed_down_to(before)
+
+    net.run(check())
+
+
+@over_both_loops
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_credentials_that_are_not_ascii(net: Network, scheme: str) -> None:
+    """They are sent as UTF-8, whose bytes are those of the URL."""
+    requests: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+
+    async def check() -> None:
+        async with scripted(refuse, tls=scheme == "https") as port:
+            user_info = "j%C3%BCrgen:%D0%BF%F0%9F%94%91%C3%9F"
+            with pytest.raises(ProxyError) as error:
+                await check_echo(net, "ws://localhost/", proxy=f"{scheme}://{user_info}@localhost:{port}")
+            assert error.value.error_code == 407
+
+    net.run(check())
+    (sent,) = re.findall(rb"\r\nProxy-Authorization: Basic (\S+)\r\n", requests[0])
+    assert base64.b64decode(sent).decode() == "j\u00fcrgen:\u043f\U0001f511\u00df"
+
+
+@over_every_network
+@over_schemes
+def test_a_proxy_that_resets_the_connection(net: Network, scheme: str) -> None:
+    """What the system reported is raised as it is, and is no ProxyError."""
+
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    async def check() -> None:
+        before = open_sockets()
+        async with scripted(reset, tls=scheme == "https") as port:
+            with pytest.raises(ConnectionResetError):
+                await check_echo(net, "ws://localhost/", proxy=f"{scheme}://localhost:{port}")
         await sockets_closed_down_to(before)
 
     net.run(check())

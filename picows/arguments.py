@@ -1,0 +1,37 @@
+"""Checks of arguments: each raises a TypeError or ValueError that names the argument and its value."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from enum import IntEnum
+
+
+def check_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, got {value!r}")
+
+
+def check_int(name: str, value: object, lowest: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if not lowest <= value <= sys.maxsize:
+        raise ValueError(f"{name} must be from {lowest} to {sys.maxsize}, got {value!r}")
+
+
+def check_member(name: str, value: object, enum: type[IntEnum]) -> None:
+    check_int(name, value, 1)
+    if value not in list(enum):
+        raise ValueError(f"{name} must be a {enum.__name__}, got {value!r}")
+
+
+def check_seconds(name: str, value: object) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of seconds, got {value!r}")
+    if not 0 < value <= threading.TIMEOUT_MAX:
+        raise ValueError(f"{name} must be a positive, finite number of seconds, got {value!r}")
+
+
+def check_optional(name: str, value: object, kind: type) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__} or None, got {value!r}")
