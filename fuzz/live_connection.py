@@ -285,7 +285,7 @@ class LiveConnection:
                 complete = (receiver.connected and sender.connected and not (sender.may_abort or receiver.may_abort)
                             and (not receiver.stopped or receiver.close_seen and not sender.transport)
                             and not self.options[self.sides.index(receiver)].refuses_frames)
-                self._report(sender, sender.sent.fault(receiver.came, complete))
+                self._report(sender, sender.fault_of(receiver.came, complete))
 
     def _check_against_peer(self, peer: Peer, side: Side) -> None:
         for problem in peer.problems:
@@ -295,7 +295,7 @@ class LiveConnection:
         if not side.connected or peer.problems:
             return
         complete = peer.reads_to_the_end and not side.may_abort and side.disconnected
-        self._report(side, side.sent.fault(peer.keys, complete))
+        self._report(side, side.fault_of(peer.keys, complete))
         self._report(side, side.pings.fault(peer.control_keys, False))
         if side.inbound_is_whole:
             if side.came != peer.sent[: len(side.came)]:

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from live_wire import BINARY, CONTINUATION, LARGEST, TEXT, Assembler, Damaged, Key, Ledger, keys_in, make_chunk
+from live_wire import BINARY, CONTINUATION, LARGEST, TEXT, Assembler, Damaged, Entry, Key, Ledger, keys_in, make_chunk
 
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSProtocolError, WSSlowPeerError, WSTransport, ws_broadcast
 
@@ -62,7 +62,8 @@ class Side:
         self.pauses = 0
         self.close_seen = False
         self.connected = self.disconnected = False
-        self.fragmented = False  # a message is under way
+        self.fragmented = False  # a message is under way, ...
+        self.fragments: list[Entry] = []  # ... of these chunks
         self.quiet = False  # sends nothing any more: nobody knows whether a fragment was taken
         self.may_abort = False  # an end that is not graceful is possible, or was asked for
         self.stopped = False  # takes nothing any more
@@ -136,9 +137,12 @@ class Side:
         if not fin and self.world.broadcasts:
             fin = True
         before = self.fragmented
+        if not before:
+            self.fragments = []
         kind = CONTINUATION if before else self.chance.choice([TEXT, BINARY])
         compress = self.chance.choice([None, None, True, False])
         entries = [self.sent.open(key) for key in keys]
+        self.fragments += entries
         taken: bool | None = None
         self.fragmented = not fin
         try:
@@ -211,6 +215,13 @@ class Side:
                 continue
             self.found("a frame was used after its callback, and raised nothing")
         self.frames.clear()
+
+    def fault_of(self, came: list[Key], complete: bool) -> str | None:
+        """What is wrong with the data that came of what was sent."""
+        if self.fragmented:
+            for entry in self.fragments:
+                entry.taken = entry.taken and None  # nobody sees the begin of a message
+        return self.sent.fault(came, complete)
 
     def ended(self) -> None:
         """Let go of all that was kept."""

@@ -406,7 +406,8 @@ class Peer:
             elif opcode & 8:
                 if opcode == PING:
                     self._replies.append(self._frame(PONG, payload))
-                self.control_keys += [key for key in keys_in(payload) if key.origin != self._origin]
+                if opcode == PING or not self.damages:  # a PONG gives back what it was sent
+                    self.control_keys += [key for key in keys_in(payload) if key.origin != self._origin]
             else:
                 self.keys += keys_in(payload)
 
