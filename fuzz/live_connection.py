@@ -111,7 +111,7 @@ class LiveConnection:
         parts = [f"in {self.stage}", str(self.network), f"role {self.role}", f"finale {self.finale}", f"send buffer {self.send_buffer}",
                  f"refuses {self.refuses}"]
         if self.peer is not None:
-            parts.append(str(self.peer))
+            parts.append(f"{self.peer}, read error {self.peer.read_error!r}, CLOSE({self.peer.close_code})")
         for side, options in zip(self.sides, self.options):
             parts.append(f"{side}: {options}, transport {side.transport and side.transport.close_handshake}, "
                          f"connected {side.connected}, disconnected {side.disconnected}, {side.pauses} pauses")
@@ -121,6 +121,7 @@ class LiveConnection:
         options = Options(self.chance, self.calm)
         side = Side(self.world, random.Random(self.chance.getrandbits(64)), self.index, self._origin | len(self.sides),
                     wildness=self.wildness, sends=self.chance.choice([0, 0.2, 0.6, 1]))
+        side.ends_by_exit = self.network.loop == "uvloop" and not self.network.fast
         side.assembles = options.assembles
         side.may_abort = options.may_abort
         if self.peer is not None:
@@ -299,10 +300,10 @@ class LiveConnection:
         self._report(side, side.pings.fault(peer.control_keys, False))
         if side.inbound_is_whole:
             if side.came != peer.sent[: len(side.came)]:
-                self._report(side, "what was received is not what the peer sent")
+                self._report(side, f"received {side.came}, the peer sent {peer.sent}")
             elif side.close_seen and len(side.came) < len(peer.sent):
                 self._report(side, f"received {len(side.came)} messages and CLOSE, the peer sent {len(peer.sent)}")
 
     def _report(self, side: Side, fault: str | None) -> None:
         if fault is not None:
-            side.found(f"{fault}; {self.peer.read_error!r}" if self.peer else fault)
+            side.found(f"{fault}; {self}")

@@ -8,7 +8,6 @@ import random
 import socket
 import sys
 import traceback
-import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -61,6 +60,7 @@ class Side:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.pauses = 0
         self.close_seen = False
+        self.ends_by_exit = False  # uvloop's own transports are aborted when a callback exits, and keep the exit
         self.connected = self.disconnected = False
         self.fragmented = False  # a message is under way, ...
         self.fragments: list[Entry] = []  # ... of these chunks
@@ -114,6 +114,8 @@ class Side:
             pass
         except BaseException as error:
             if is_ours(error):
+                self.stopped |= not is_exit(error)
+                self.may_abort |= is_exit(error) and self.ends_by_exit
                 raise
             self.found(f"{action.__name__} raised: {''.join(traceback.format_exception(type(error), error, error.__traceback__))}")
 
@@ -490,17 +492,15 @@ def use_old_frames(side: Side) -> None:
 
 def pause_reading(side: Side) -> None:
     assert side.transport is not None
-    underlying = weakref.ref(side.transport.underlying_transport)
+    underlying = side.transport.underlying_transport
 
     def resume() -> None:
-        transport = underlying()
-        if transport is not None and not transport.is_closing() and not transport.is_reading():
-            transport.resume_reading()
+        if not underlying.is_closing() and not underlying.is_reading():
+            underlying.resume_reading()
 
-    if not side.disconnected and not side.transport.underlying_transport.is_closing():
-        side.transport.underlying_transport.pause_reading()
-        if side.loop is not None:
-            side.loop.call_later(0.02, resume)
+    if not side.disconnected and not underlying.is_closing() and side.loop is not None:
+        underlying.pause_reading()
+        side.loop.call_later(0.02, resume)
 
 
 def measure(side: Side) -> None:
