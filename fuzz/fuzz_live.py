@@ -64,7 +64,7 @@ class Worker:
         self.networks = chosen_networks(arguments.networks)
         self.peers = PeerThread()
         self.live: list[Side] = []
-        self.broadcasts = 0
+        self.broadcasts = self.judging = 0
         self._nesting = self._entered = 0
         self._nested_loops: dict[tuple[str, int], Any] = {}
         self._nested_origins = itertools.count(0xF0000000, 4)
@@ -412,7 +412,7 @@ def main() -> None:
     parser.add_argument("--only", type=int, help="the number of a single connection")
     parser.add_argument("--first", type=int, default=0, help="the number of the first connection")
     parser.add_argument("--networks", default="all", help=f"some of {','.join(map(str, NETWORKS))}")
-    parser.add_argument("--parallel", type=int, default=32, help="how many connections at a time in a process")
+    parser.add_argument("--parallel", type=int, default=64, help="how many connections at a time in a process")
     parser.add_argument("--jobs", type=int, default=1, help="how many processes; 0: this one, for a debugger")
     parser.add_argument("--limit", type=float, default=TIME_LIMIT, help="seconds that a connection may take")
     parser.add_argument("--no-nested", dest="nested", action="store_false", help="run no loop inside a callback")

@@ -286,7 +286,8 @@ class LiveConnection:
                 complete = (receiver.connected and sender.connected and not (sender.may_abort or receiver.may_abort)
                             and (not receiver.stopped or receiver.close_seen and not sender.transport)
                             and not self.options[self.sides.index(receiver)].refuses_frames)
-                self._report(sender, sender.fault_of(receiver.came, complete))
+                if receiver.inbound_is_whole:
+                    self._report(sender, sender.fault_of(receiver.came, complete))
 
     def _check_against_peer(self, peer: Peer, side: Side) -> None:
         for problem in peer.problems:

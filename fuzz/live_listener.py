@@ -36,7 +36,8 @@ class World(Protocol):
     """What the listeners of one event loop share."""
 
     live: list[Side]
-    broadcasts: int
+    broadcasts: int  # that are under way
+    judging: int  # frames that may be pongs: what is read meanwhile would overtake them
 
     def found(self, index: int, text: str) -> None: ...
     def run_nested(self, side: Side) -> None: ...
@@ -289,7 +290,15 @@ class Anything(WSListener):
         self.side.act(1)
 
     def is_user_specific_pong(self, frame: WSFrame) -> Any:
-        self.side.act(1)
+        side = self.side
+        side.world.judging += 1
+        try:
+            side.act(1)
+        except BaseException:
+            side.inbound_is_whole = False  # nobody will see this frame
+            raise
+        finally:
+            side.world.judging -= 1
         return super().is_user_specific_pong(frame)
 
     def pause_writing(self) -> None:
@@ -477,7 +486,8 @@ def run_nested(side: Side) -> None:
 
 
 def run_again(side: Side) -> None:
-    side.world.run_again(side)
+    if not side.world.judging:
+        side.world.run_again(side)
 
 
 def drop_views(side: Side) -> None:
@@ -523,7 +533,7 @@ def wait(side: Side) -> None:
 
 def set_limits(side: Side) -> None:
     assert side.transport is not None
-    if not side.disconnected:
+    if not side.transport.underlying_transport.is_closing():
         side.transport.underlying_transport.set_write_buffer_limits(side.chance.choice([0, 1, 5000, 65536]))
 
 

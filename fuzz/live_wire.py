@@ -17,8 +17,8 @@ HEAD = 32
 LARGEST = 3 * 1024 * 1024
 
 _words = random.Random(1)
-_POOL = b" ".join(b"%d" % _words.getrandbits(_words.choice([4, 12, 40])) for _ in range(700_000))
-assert len(_POOL) > LARGEST + 100_000
+_POOL = b" ".join(b"%d" % _words.getrandbits(_words.choice([4, 12, 40])) for _ in range(30_000))
+_POOL *= (LARGEST + 200_000) // len(_POOL)
 
 
 class Damaged(Exception):
