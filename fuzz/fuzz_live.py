@@ -70,7 +70,7 @@ class Worker:
         self._nested_origins = itertools.count(0xF0000000, 4)
         self._watched: list[tuple[weakref.ref[Any], int]] = []
         self._running: set[int] = set()
-        self._turn = 0.0
+        self._last_stall = 0.0
         self._deadline = time.monotonic() + arguments.seconds if arguments.seconds else float("inf")
 
     # What the listeners ask for
@@ -80,6 +80,10 @@ class Worker:
 
     def watch(self, thing: object, index: int) -> None:
         self._watched.append((weakref.ref(thing), index))
+
+    def stalled_since(self, moment: float) -> bool:
+        """Whether the loop has stood still since then."""
+        return self._last_stall > moment
 
     def run_nested(self, side: Side) -> None:
         """Run a connection on another loop of this thread, inside a callback."""
@@ -182,7 +186,10 @@ class Worker:
     async def _note_turns(self) -> None:
         while True:
             faulthandler.dump_traceback_later(STALL_LIMIT, exit=True)
-            await asyncio.sleep(1)
+            before = time.monotonic()
+            await asyncio.sleep(0.1)
+            if time.monotonic() - before > 0.3:
+                self._last_stall = time.monotonic()
 
     async def _one_by_one(self, indices: Any) -> None:
         for index in indices:
