@@ -42,6 +42,7 @@ from live_listener import Side, is_exit, is_ours
 from live_peer import PeerThread
 
 TIME_LIMIT = 30.0  # seconds that a connection may take
+NESTED_TIME_LIMIT = 1.5  # seconds that one inside a callback may take, before it is cut
 STALL_LIMIT = 90.0  # seconds that the event loop may stand still
 BATCH = 2000  # connections on one event loop
 EXPECTED_RECORDS = (
@@ -97,7 +98,8 @@ class Worker:
         asyncio._set_running_loop(None)
         try:
             connection = LiveConnection(self, self.peers, network, side.index, chance, next(self._nested_origins), nested=True)
-            self._run_through(loop, loop.create_task(self._bounded(connection)))
+            # Everything else stands still meanwhile.
+            self._run_through(loop, loop.create_task(self._bounded(connection, NESTED_TIME_LIMIT)))
         finally:
             asyncio._set_running_loop(outer)
             self._nesting -= 1
@@ -198,15 +200,16 @@ class Worker:
             say("S", index)
             chance = random.Random(f"{self.arguments.seed}/{index}")
             network = self.networks[index % len(self.networks)]
-            await self._bounded(LiveConnection(self, self.peers, network, index, chance, (index << 2) + 0x1000000))
+            connection = LiveConnection(self, self.peers, network, index, chance, (index << 2) + 0x1000000)
+            await self._bounded(connection, self.arguments.limit)
             say("E", index)
 
-    async def _bounded(self, connection: LiveConnection) -> None:
-        limit = self.arguments.limit
+    async def _bounded(self, connection: LiveConnection, limit: float) -> None:
         try:
             await asyncio.wait_for(connection.run(), limit)
         except asyncio.TimeoutError:
-            self.found(connection.index, f"not ended within {limit:g} seconds, {connection}")
+            if limit != NESTED_TIME_LIMIT:
+                self.found(connection.index, f"not ended within {limit:g} seconds, {connection}")
             for side in connection.sides:
                 if side.transport is not None:
                     with contextlib.suppress(Exception):

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from live_listener import Anything, Quiet, Raised, OURS, Side, World, is_ours, shrink_send_buffer
+from live_listener import OURS, Anything, Quiet, Raised, Side, World, is_ours, shrink_send_buffer
 from live_peer import Peer, PeerThread
 
 from picows import (
@@ -110,8 +110,8 @@ class LiveConnection:
         self._origin = origin
 
     def __str__(self) -> str:
-        parts = [f"in {self.stage}", str(self.network), f"role {self.role}", f"finale {self.finale}", f"send buffer {self.send_buffer}",
-                 f"refuses {self.refuses}"]
+        parts = [f"in {self.stage}", str(self.network), f"role {self.role}", f"finale {self.finale}",
+                 f"send buffer {self.send_buffer}", f"refuses {self.refuses}"]
         if self.peer is not None:
             parts.append(f"{self.peer}, read error {self.peer.read_error!r}, CLOSE({self.peer.close_code})")
         for side, options in zip(self.sides, self.options):
@@ -196,10 +196,11 @@ class LiveConnection:
         except BaseException as error:
             if isinstance(error, (GeneratorExit, asyncio.CancelledError)) and not is_ours(error):
                 raise
-            peer_may_go = self.peer is None or self.peer.ending in ("reset", "vanish")
+            server = self.sides[0]
+            peer_may_go = server.stopped or server.may_abort if self.peer is None else self.peer.ending in ("reset", "vanish")
             expected = is_ours(error) or (isinstance(error, (WSError, OSError)) and (self.refuses or peer_may_go))
             if not expected:
-                side.found(f"ws_connect raised {error!r}")
+                side.found(f"ws_connect raised {error!r}; {self}")
 
     async def _live(self, talk: Any) -> None:
         """Wait until the peer has sent its stream, then end what is still open."""

@@ -22,7 +22,21 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from live_wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Assembler, Damaged, FrameReader, Key, encode, keys_in, make_chunk
+from live_wire import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    Assembler,
+    Damaged,
+    FrameReader,
+    Key,
+    encode,
+    keys_in,
+    make_chunk,
+)
 
 _CERTIFICATE = Path(__file__).parents[1] / "examples" / "localhost.pem"
 
@@ -190,7 +204,7 @@ class Peer:
         with listening:
             listening.setblocking(False)
             try:
-                sock, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(listening), 10)
+                sock, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(listening), 60)
             except asyncio.TimeoutError:
                 return
         with sock:
