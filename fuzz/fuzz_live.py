@@ -142,8 +142,8 @@ class Worker:
 
     def _on_loop_error(self, loop: Any, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if is_exit(error):
-            return
+        if is_exit(error) or (context["message"].startswith("protocol.pause_writing() failed") and context["transport"] is None):
+            return  # the latter: TLS transports, of what happens between their end and connection_lost
         detail = "".join(traceback.format_exception(type(error), error, error.__traceback__)) if error else ""
         self.found(-1, f"the loop's exception handler was called: {context} {detail}")
 

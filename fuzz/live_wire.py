@@ -213,6 +213,7 @@ class Ledger:
                 for until, skipped in late:
                     if skipped.taken and i > until:
                         return i, f"{skipped.key} of a broadcast was lost or overtaken by {key}"
+                late[:] = [(until, skipped) for until, skipped in late if i <= until]
                 if entry.taken is False:
                     return i, f"{key} came, but send said that it was not taken"
                 return i + 1, None
