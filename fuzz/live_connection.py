@@ -9,8 +9,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from live_listener import OURS, Anything, Quiet, Raised, Side, World, is_ours, shrink_send_buffer
-from live_peer import Peer, PeerThread
+from live_listener import Anything, Quiet
+from live_peer import Peer
+from live_side import OURS, Action, Raised, Side, World, is_ours
+from live_socket import PeerThread
 
 from picows import (
     WSAutoPingStrategy,
@@ -88,12 +90,18 @@ class Options:
         return ", ".join(f"{name}={value}" for name, value in self.arguments.items())
 
 
+def shrink_send_buffer(sock: socket.socket, size: int) -> None:
+    if size:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+
+
 class LiveConnection:
     """Drawn from a seed: who takes part, with what options, and how it ends."""
 
     def __init__(self, world: World, peers: PeerThread, network: Network, index: int, chance: random.Random,
-                 origin: int, nested: bool = False) -> None:
+                 origin: int, actions: list[Action], nested: bool = False) -> None:
         self.world, self.peers, self.network, self.index, self.chance = world, peers, network, index, chance
+        self._actions = actions
         self.calm = nested or chance.random() < 0.4
         self.role = "pair" if nested else chance.choices(["server", "client", "pair"], [40, 35, 25])[0]
         self.wildness = 0.2 if nested else chance.choice([0, 0, 0.3, 1, 3])
@@ -122,7 +130,7 @@ class LiveConnection:
     def _side(self) -> tuple[Side, Options]:
         options = Options(self.chance, self.calm)
         side = Side(self.world, random.Random(self.chance.getrandbits(64)), self.index, self._origin | len(self.sides),
-                    wildness=self.wildness, sends=self.chance.choice([0, 0.2, 0.6, 1]))
+                    actions=self._actions, wildness=self.wildness, sends=self.chance.choice([0, 0.2, 0.6, 1]))
         side.ends_by_exit = self.network.loop == "uvloop" and not self.network.fast
         side.assembles = options.assembles
         side.may_abort = options.may_abort
