@@ -235,13 +235,15 @@ class Worker:
 
 def renew_handles(loop: Any) -> None:
     """Make asyncio's loop fit to run inside a callback of its own."""
-    handles = [handle for key in loop._selector.get_map().values() for handle in key.data if handle is not None]
+    handles = {handle for key in loop._selector.get_map().values() for handle in key.data if handle is not None}
     for handle in handles:
         # That of the callback which is running has been entered, and cannot be twice.
         handle._context = contextvars.copy_context()
-        # It would run twice: the selector reports it again.
-        with contextlib.suppress(ValueError):
-            loop._ready.remove(handle)
+    for _ in range(len(loop._ready)):
+        handle = loop._ready.popleft()
+        # The selector reports these again; they would run twice.
+        if handle not in handles:
+            loop._ready.append(handle)
 
 
 def nothing() -> None:
