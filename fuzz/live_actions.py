@@ -243,8 +243,6 @@ def look(side: Side) -> None:
 def misuse(side: Side) -> None:
     """Nothing is sent."""
     assert side.transport is not None
-    if not side.transport.send(WSMsgType.PONG, None):
-        return  # a connection that is ending looks at nothing
     kind = side.chance.randrange(4)
     try:
         if kind == 0:
@@ -257,7 +255,9 @@ def misuse(side: Side) -> None:
             side.transport.send_reuse_external_bytearray(WSMsgType.TEXT, bytearray(20), 13)
     except (TypeError, ValueError):
         return
-    side.found(f"misuse {kind} raised nothing")
+    # A connection that is ending looks at nothing.
+    if side.transport.send(WSMsgType.PONG, None):
+        side.found(f"misuse {kind} raised nothing")
 
 
 def act_elsewhere(side: Side) -> None:

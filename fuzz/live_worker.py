@@ -139,8 +139,8 @@ class Worker:
 
     def _on_loop_error(self, loop: Any, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if is_exit(error) or (context["message"].startswith("protocol.pause_writing() failed") and context["transport"] is None):
-            return  # the latter: TLS transports, of what happens between their end and connection_lost
+        if is_exit(error) or is_of_the_transport(context):
+            return
         detail = "".join(traceback.format_exception(type(error), error, error.__traceback__)) if error else ""
         transport = getattr(context.get("protocol"), "transport", None)
         index = next((side.index for side in self.live if side.transport is transport), -1)
@@ -231,6 +231,20 @@ class Worker:
                 holders = [type(holder).__name__ for holder in gc.get_referrers(alive)]
                 self.found(index, f"{alive!r} is alive after its end, held by {holders}")
         self._watched.clear()
+
+
+def is_of_the_transport(context: dict[str, Any]) -> bool:
+    """Whether asyncio's or uvloop's own transports failed, in ways that picows cannot prevent."""
+    error = context.get("exception")
+    if not isinstance(error, AttributeError) or "NoneType" not in str(error):
+        return False
+    if "_writing() failed" in context["message"]:
+        return context["transport"] is None  # what TLS transports do between their end and connection_lost
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    # A loop that was run again inside a callback of a transport may have ended that transport.
+    return at is not None and f"{os.sep}asyncio{os.sep}" in at.tb_frame.f_code.co_filename
 
 
 def renew_handles(loop: Any) -> None:
