@@ -5,6 +5,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 30
+FUZZ_LIVE_ARGS ?= --connections 2000
 BENCH_ARGS ?=
 
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2] + getattr(sys, "abiflags", ""))')
@@ -17,7 +18,7 @@ python := $(venv)/bin/python
 sanitized := build/sanitize-$(version)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs sanitize fuzz bench clean build venv
+.PHONY: help demo test lint types docs sanitize fuzz fuzz-live fuzz-live-sanitize bench clean build venv sanitized
 
 help:
 	@echo 'make demo         build, then time an echo server and client over TCP and TLS'
@@ -27,6 +28,8 @@ help:
 	@echo 'make docs         the documentation, into docs/_build/html'
 	@echo 'make sanitize     the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make fuzz         random bytes for the codec, the upgrade and compression, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
+	@echo 'make fuzz-live    live connections whose listeners do anything; FUZZ_LIVE_ARGS="$(FUZZ_LIVE_ARGS)", "--help" tells more'
+	@echo 'make fuzz-live-sanitize   the same under the sanitizers'
 	@echo 'make conformance  the Autobahn testsuite, by the program that AUTOBAHN names; CONFORMANCE_ARGS="--quick" for a part'
 	@echo 'make bench        figures and charts of picows and other libraries; BENCH_ARGS="--quick" takes 3 minutes, not 15'
 	@echo 'make count        instructions and system calls of a frame, by valgrind; COUNT_ARGS="--compare old.json" compares'
@@ -63,20 +66,29 @@ docs: build
 # sanitizers' runtime has to be loaded before it; its own allocations at exit are no leaks of ours, hence no leak check;
 # and its small-object allocator would hide overruns from the sanitizer, hence malloc. A test asks for more memory than
 # there is, which has to end in a MemoryError here too.
-sanitize: venv
+under_sanitizers := LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+    PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
+
+sanitize: sanitized
+	cd $(sanitized) && $(under_sanitizers) \
+	    $(python) -m pytest --capture=sys tests/codec tests/messages tests/deflate tests/upgrade tests/connection -k 'not uvloop' $(PYTEST_ARGS)
+
+sanitized: venv
 	@mkdir -p $(sanitized) && rm -rf $(addprefix $(sanitized)/,picows tests examples)
 	@cp -R setup.py pyproject.toml README.rst LICENSE picows tests examples $(sanitized)/
 	@rm -f $(sanitized)/picows/*.so $(sanitized)/examples/*.so
 	cd $(sanitized) && CC=gcc PICOWS_SANITIZE=1 $(python) setup.py -q build_ext --inplace
-	cd $(sanitized) && \
-	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	    PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	    $(python) -m pytest --capture=sys tests/codec tests/messages tests/deflate tests/upgrade tests/connection -k 'not uvloop' $(PYTEST_ARGS)
 
 fuzz: build
 	PYTHONPATH=. $(python) fuzz/fuzz_codec.py --seconds $(FUZZ_SECONDS)
 	PYTHONPATH=. $(python) fuzz/fuzz_upgrade.py --seconds $(FUZZ_SECONDS)
 	PYTHONPATH=. $(python) fuzz/fuzz_deflate.py --seconds $(FUZZ_SECONDS)
+
+fuzz-live: build
+	PYTHONPATH=. $(python) fuzz/fuzz_live.py $(FUZZ_LIVE_ARGS)
+
+fuzz-live-sanitize: sanitized
+	cd $(sanitized) && $(under_sanitizers) PYTHONPATH=. $(python) $(CURDIR)/fuzz/fuzz_live.py $(FUZZ_LIVE_ARGS)
 
 bench: build
 	@$(call install,requirements-benchmark.txt)
