@@ -344,9 +344,10 @@ cdef class Connection:
             set_exception(self.upgrade_waiter, raisable("the listener factory", error))
             disconnect(self, False)
             return
-        self._open(listener)
+        # Told before the callback, which may run a loop, and sees ws_connect return in it if it does: the upgrade is over.
         if awaits_upgrade(self):
             self.upgrade_waiter.set_result(None)
+        self._open(listener)
 
     def _open(self, WSListener listener):
         cancel_timer(self)

@@ -613,7 +613,8 @@ cdef int flush(Connection connection) except -1:
     # It is out of reach while it is written: what is sent meanwhile waits in another one, behind it.
     connection.gathered = None
     try:
-        if connection.state != STATE_CLOSED:
+        # An abort has dropped what was queued before it, so this would leave a gap.
+        if connection.state < STATE_CLOSING:
             write_bytes(connection, full.data, full.size)
     finally:
         full.size = 0
