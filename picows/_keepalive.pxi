@@ -55,7 +55,7 @@ cdef int auto_ping_due(Connection connection, bint has_read) except -1:
         double now = monotonic()
         double idle = now - connection.last_received
         double waited
-    if connection.state != STATE_OPEN or connection.close_received:
+    if connection.state != STATE_OPEN:
         return 0
     if connection.transport.is_close_frame_sent:
         return close_reply_due(connection, now, has_read)
