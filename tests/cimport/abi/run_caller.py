@@ -42,6 +42,8 @@ async def main():
     transport, listener = await ws_connect(Caller, url)
     assert transport is listener.transport
     while "2 b'\\x00\\x00\\x00\\x00'" not in listener.calls:
+        if transport.is_disconnected:
+            await transport.wait_disconnected()  # raises what a callback raised
         await asyncio.sleep(0)
     (seconds,) = await transport.measure_roundtrip_time(1)
     assert seconds > 0
@@ -53,4 +55,4 @@ async def main():
     print(*listener.calls, sep="\n")
 
 
-asyncio.run(main())
+asyncio.run(asyncio.wait_for(main(), 60))
