@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import contextvars
+import errno
 import faulthandler
 import gc
 import importlib
@@ -236,11 +237,13 @@ class Worker:
 def is_of_the_transport(context: dict[str, Any]) -> bool:
     """Whether asyncio's or uvloop's own transports failed, in ways that picows cannot prevent."""
     error = context.get("exception")
-    if not isinstance(error, AttributeError) or "NoneType" not in str(error):
+    # asyncio shuts down a socket that was reset before it had written all.
+    is_late_shutdown = isinstance(error, OSError) and error.errno == errno.ENOTCONN
+    if not is_late_shutdown and not (isinstance(error, AttributeError) and "NoneType" in str(error)):
         return False
     if "_writing() failed" in context["message"]:
         return context["transport"] is None  # what TLS transports do between their end and connection_lost
-    at = error.__traceback__
+    at = error.__traceback__ if error is not None else None
     while at is not None and at.tb_next is not None:
         at = at.tb_next
     # A loop that was run again inside a callback of a transport may have ended that transport.
