@@ -131,7 +131,6 @@ class LiveConnection:
         options = Options(self.chance, self.calm)
         side = Side(self.world, random.Random(self.chance.getrandbits(64)), self.index, self._origin | len(self.sides),
                     actions=self._actions, wildness=self.wildness, sends=self.chance.choice([0, 0.2, 0.6, 1]))
-        side.ends_by_exit = self.network.loop == "uvloop" and not self.network.fast
         side.assembles = options.assembles
         side.may_abort = options.may_abort
         if self.peer is not None:

@@ -22,7 +22,9 @@ class Raised(Exception):
 
 
 def is_ours(error: BaseException | None) -> bool:
-    return error is not None and (OURS in error.args or getattr(error, "message", None) == OURS)
+    """Raised here, or, if it was none that a coroutine may raise, the cause of what was raised for it."""
+    return error is not None and (
+        OURS in error.args or getattr(error, "message", None) == OURS or is_ours(error.__cause__))
 
 
 def is_exit(error: BaseException | None) -> bool:
@@ -64,7 +66,6 @@ class Side:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.pauses = 0
         self.close_seen = False
-        self.ends_by_exit = False  # uvloop's own transports are aborted when a callback exits, and keep the exit
         self.connected = self.disconnected = False
         self.fragmented = False  # a message is under way, ...
         self.fragments: list[Entry] = []  # ... of these chunks
@@ -115,7 +116,6 @@ class Side:
         except BaseException as error:
             if is_ours(error):
                 self.stopped |= not is_exit(error)
-                self.may_abort |= is_exit(error) and self.ends_by_exit
                 raise
             self.found(f"{action.__name__} raised: {''.join(traceback.format_exception(type(error), error, error.__traceback__))}")
 

@@ -33,33 +33,44 @@ cdef int disconnect(Connection connection, bint graceful) except -1:
     if connection.state >= STATE_CLOSING:
         return 0
     enter_closing(connection)
-    if not end_writing(connection):
-        underlying.abort()
-        return 0
+    read_on(connection)
     start_linger(connection)
-    if connection.over_tls:
-        return linger(connection)
-    connection.last_received = connection.linger_since
-    return set_linger_timer(connection)
+    if not connection.over_tls:
+        connection.last_received = connection.linger_since
+    return linger(connection)
 
 
-cdef bint end_writing(Connection connection) except -1:
-    """Half-close our side, where that is possible, and read on; False: the peer is gone."""
+cdef int read_on(Connection connection) except -1:
+    """The user may have paused it, and then the end of the peer's stream would not be seen."""
     underlying = connection.transport.underlying_transport
-    if not connection.over_tls and underlying.can_write_eof():
-        try:
-            underlying.write_eof()
-        except OSError:
-            # It answered what we sent by a reset, and asyncio says so here. Nobody else would, if the user has paused reading.
-            return False
     try:
-        # The user may have paused it.
         if not underlying.is_reading():
             underlying.resume_reading()
     except (AttributeError, RuntimeError):
         # asyncio's TLS stands on nothing any more: it was closed twice or, before 3.11, TCP was lost and we are told next.
         pass
-    return True
+    return 0
+
+
+cdef int end_writing(Connection connection) except -1:
+    """Half-close our side, where that is possible."""
+    underlying = connection.transport.underlying_transport
+    connection.writing_closed = True
+    if underlying.can_write_eof():
+        try:
+            underlying.write_eof()
+        except OSError:
+            # It answered what we sent by a reset, and asyncio says so here. Nobody else would, if the user has paused reading.
+            underlying.abort()
+    return 0
+
+
+cdef int close_transport(underlying) except -1:
+    try:
+        underlying.close()
+    except RuntimeError:
+        pass    # asyncio's TLS has begun to shut down because the peer did, and does not know that it may be closed then
+    return 0
 
 
 cdef int stream_ended(Connection connection) except -1:
@@ -149,6 +160,9 @@ cdef int linger(Connection connection) except -1:
     if now - connection.linger_since >= LINGER_LIMIT:
         underlying.abort()
         return 0
+    if not connection.over_tls and not connection.writing_closed and not underlying.is_closing() and queued(connection) == 0:
+        # Not while it holds something: asyncio's would half-close behind that, and log an error if the peer is gone by then.
+        end_writing(connection)
     if left == 0 and not underlying.is_closing():
         silence = now - connection.last_received
         if connection.over_tls:
@@ -156,7 +170,7 @@ cdef int linger(Connection connection) except -1:
         else:
             may_close = silence >= LINGER_QUIET
         if may_close:
-            underlying.close()
+            close_transport(underlying)
         elif connection.over_tls and not connection.writing_closed and now - connection.linger_since >= LINGER_TLS_HALF_CLOSE:
             connection.writing_closed = True
             ws_shutdown_write(connection.fd)

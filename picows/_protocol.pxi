@@ -184,7 +184,7 @@ cdef class Connection:
         transport.is_disconnected = True
         if self.over_tls:
             # Before 3.11 asyncio's TLS transport warns that it was not closed, unless it is told: a lost one is not enough.
-            transport.underlying_transport.close()
+            close_transport(transport.underlying_transport)
         if self.debug:
             self.options.logger.log(PICOWS_DEBUG_LL, "connection lost: %r", exc)
         try:

@@ -15,7 +15,7 @@ import pytest
 
 from picows import WSDeflate, WSFrame, WSMsgType, WSProtocolError, WSTransport, ws_broadcast
 from tests.connection.networks import Network, Received, Recorder, over_both_loops, over_every_network, over_tcp_and_tls
-from tests.connection.peers import BINARY, CLOSE, PING, PONG, ROLES, TEXT, Peer, close_payload, raw_client
+from tests.connection.peers import BINARY, CLOSE, PING, PONG, ROLES, TEXT, Peer, apply_mask, close_payload, raw_client
 
 over_roles = pytest.mark.parametrize("role", ROLES)
 
@@ -270,6 +270,40 @@ def test_nothing_follows_a_close_that_pause_writing_interrupts(net: Network, rol
     listener: Counting
     taken: list[bool] = []
     net.run(test())
+
+
+@over_tcp_and_tls
+@over_roles
+def test_what_was_gathered_does_not_follow_an_abort(net: Network, role: str) -> None:
+    """What the transport held is dropped by it: behind that gap the peer would read anything for a header."""
+
+    def send_and_abort() -> None:
+        listener.send(1000)
+        listener.transport.disconnect(graceful=False)
+
+    async def test() -> None:
+        nonlocal listener
+        async with filled(net, role) as (peer, listener):
+            listener.on_burst = send_and_abort
+            peer.write(peer.encode(TEXT, b"1") + peer.encode(TEXT, b"2"))
+            await listener.disconnected.wait()
+            came = []
+            with contextlib.suppress(ConnectionError):
+                while data := await peer.reader.read(1 << 20):
+                    came.append(data)
+            # Nothing but headers, masks and the zeros of the filling, masked or not.
+            assert b"xxxxxxxx" not in unmasked(b"".join(came), role)
+
+    listener: Counting
+    net.run(test())
+
+
+def unmasked(wire: bytes, role: str) -> bytes:
+    """As much as may be: what a client wrote is looked at under each of the keys that its zeros show."""
+    if role == "server":
+        return wire
+    keys = {wire[at : at + 4] for at in range(0, len(wire) - 4, 4096)} | {wire[-1004:-1000], wire[-4:]}
+    return b" ".join(apply_mask(wire[-2000:], key) for key in keys)
 
 
 SENDING: dict[str, Callable[[Counting], object]] = {
