@@ -76,7 +76,7 @@ sanitize: sanitized
 sanitized: venv
 	@mkdir -p $(sanitized) && rm -rf $(addprefix $(sanitized)/,picows tests examples)
 	@cp -R setup.py pyproject.toml README.rst LICENSE picows tests examples $(sanitized)/
-	@rm -f $(sanitized)/picows/*.so $(sanitized)/examples/*.so
+	@rm -f $(addprefix $(sanitized)/,picows/*.so picows/*/*.so examples/*.so)
 	cd $(sanitized) && CC=gcc PICOWS_SANITIZE=1 $(python) setup.py -q build_ext --inplace
 
 fuzz: build
@@ -109,7 +109,7 @@ scaling: build
 
 clean:
 	rm -rf build dist *.egg-info .venv-* .pytest_cache .hypothesis .mypy_cache .ruff_cache docs/_build
-	rm -f picows/*.so examples/*.so
+	rm -f picows/*.so picows/*/*.so examples/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A copy of the file that was installed from lies in the environment. Contents are compared, not time stamps.

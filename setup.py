@@ -65,7 +65,6 @@ def interface(*patterns):
 def extensions():
     modules = [
         Extension("picows._codec", ["picows/_codec.pyx"], depends=interface("picows/_codec.pxd", "picows/_native/*")),
-        Extension("picows._fields", ["picows/_fields.pyx"]),
         Extension(
             "picows._messages",
             ["picows/_messages.pyx"],
@@ -76,6 +75,7 @@ def extensions():
             ["picows/picows.pyx"],
             depends=interface("picows/*.pxd", "picows/*.pxi", "picows/_native/*"),
         ),
+        Extension("picows.upgrade._fields", ["picows/upgrade/_fields.pyx"]),
     ]
     if switched_on("PICOWS_BUILD_EXAMPLES"):
         modules += [

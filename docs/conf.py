@@ -31,6 +31,10 @@ autodoc_preserve_defaults = True
 maximum_signature_line_length = 100
 python_use_unqualified_type_names = True
 
+# Methods are shown in the order of the source, which is where the class says it is. These name the package, for pickles.
+for message in (picows.WSUpgradeRequest, picows.WSUpgradeResponse, picows.WSUpgradeResponseWithListener):
+    message.__module__ = "picows.upgrade.messages"
+
 
 def stub_signatures(stub: Path) -> dict[str, tuple[str, str | None]]:
     """Arguments and return annotation of every method in a stub, by its dotted name."""

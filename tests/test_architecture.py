@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "picows"
 
-# Who may import whom. The compiled module `picows` consists of picows.pyx and what it includes.
+# Who may import whom. The compiled module `picows` consists of picows.pyx and what it includes. A package is its
+# __init__.py, and each of its parts a module as any other; nobody outside imports a part.
 ARROWS: dict[str, set[str]] = {
     "arguments": set(),
     "errors": set(),
     "url": {"errors"},
-    "_fields": set(),
     "_tracebacks": set(),
     "deflate": {"errors"},
-    "upgrade": {"_fields", "deflate", "errors", "url"},
+    "upgrade._fields": set(),
+    "upgrade.grammar": set(),
+    "upgrade.messages": {"upgrade.grammar"},
+    "upgrade.server": {"deflate", "errors", "upgrade._fields", "upgrade.grammar", "upgrade.messages"},
+    "upgrade.client": {"deflate", "errors", "upgrade._fields", "upgrade.grammar", "upgrade.messages", "url"},
+    "upgrade": {"upgrade.client", "upgrade.grammar", "upgrade.messages", "upgrade.server"},
     "_codec": set(),
     "_messages": {"_codec"},
     "tls": set(),
@@ -27,10 +35,10 @@ ARROWS: dict[str, set[str]] = {
     "__init__": {"api", "deflate", "errors", "picows", "upgrade", "url"},
 }
 
+PACKAGES = sorted({module.rpartition(".")[0] for module in ARROWS if "." in module})
+
 IMPORT = re.compile(
-    r"^\s*(?:from\s+\.(?P<relative>\w+)\s+c?import|from\s+\.\s+c?import\s+(?P<sibling>\w+)"
-    r"|from\s+picows\.(?P<absolute>\w+)\s+c?import|from\s+picows\s+c?import\s+(?P<member>\w+)"
-    r"|c?import\s+picows\.(?P<plain>\w+))",
+    r"^[ \t]*(?:from[ ]+(?P<source>[.\w]+)[ ]+)?c?import\b[ ]*(?P<names>\([^)]*\)|[^\n(]+)",
     re.MULTILINE,
 )
 
@@ -40,19 +48,41 @@ FOR_TYPES_ONLY = re.compile(r"^if TYPE_CHECKING:\n(?:[ \t]+.*\n|\n)+", re.MULTIL
 
 
 def sources_of(module: str) -> list[Path]:
+    path = PACKAGE.joinpath(*module.split("."))
+    if module in PACKAGES:
+        return [path / "__init__.py"]
     compiled = list(PACKAGE.glob("*.pxi")) if module == "picows" else []
-    return compiled + [path for path in PACKAGE.glob(f"{module}.*") if path.suffix in (".py", ".pyx", ".pxd", ".pyi")]
+    return compiled + [path for path in path.parent.glob(f"{path.name}.*") if path.suffix in (".py", ".pyx", ".pxd", ".pyi")]
+
+
+def module_in(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[1:] and parts[-1] == "__init__" else parts)
 
 
 def imports_of(module: str) -> set[str]:
     """The modules of the package that `module` imports or cimports, its own interface file apart."""
     texts = (FOR_TYPES_ONLY.sub("", path.read_text(encoding="utf-8")) for path in sources_of(module))
-    found = (match for text in texts for match in IMPORT.finditer(text))
-    return {next(filter(None, match.groups())) for match in found} - {module}
+    return {found for text in texts for found in imports_in(text, module)} - {module}
+
+
+def imports_in(text: str, module: str) -> Iterator[str]:
+    package = f"picows.{module if module in PACKAGES else module.rpartition('.')[0]}".rstrip(".")
+    for match in IMPORT.finditer(re.sub(r"#.*", "", text)):
+        names = [name.split()[0] for name in match["names"].strip("()").split(",") if name.strip()]
+        if match["source"]:
+            source = resolve_name(match["source"], package)
+            names = [name if module_named(name) in ARROWS else source for name in (f"{source}.{name}" for name in names)]
+        yield from (module_named(name) for name in names if name.split(".")[0] == "picows")
+
+
+def module_named(name: str) -> str:
+    """A module as `ARROWS` calls it, by its full name."""
+    return "__init__" if name == "picows" else name.removeprefix("picows.")
 
 
 def test_every_module_has_its_place() -> None:
-    modules = {path.name.split(".")[0] for path in PACKAGE.iterdir() if path.suffix in (".py", ".pyx")}
+    modules = {module_in(path) for path in PACKAGE.rglob("*") if path.suffix in (".py", ".pyx")}
     assert modules == set(ARROWS)
 
 
@@ -72,6 +102,17 @@ def test_there_is_no_cycle() -> None:
 def test_the_imports_are_found() -> None:
     assert imports_of("api") >= {"picows", "upgrade", "url"}
     assert imports_of("picows") >= {"_codec", "errors", "upgrade"}
+    assert imports_of("upgrade.server") >= {"deflate", "errors", "upgrade._fields", "upgrade.grammar"}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_does_nothing_but_show_what_its_parts_hold(package: str) -> None:
+    opening, *statements = ast.parse((PACKAGE / package / "__init__.py").read_text(encoding="utf-8")).body
+    assert isinstance(opening, ast.Expr)
+    *imports, public = statements
+    assert all(isinstance(statement, ast.ImportFrom) for statement in imports)
+    assert isinstance(public, ast.Assign)
+    assert ast.unparse(public.targets[0]) == "__all__"
 
 
 def test_the_public_interface_needs_no_c_of_ours() -> None:
@@ -81,7 +122,10 @@ def test_the_public_interface_needs_no_c_of_ours() -> None:
     assert not re.search(r"_native|cdef extern|\bcimport\b", code)
 
 
-@pytest.mark.parametrize("module", ["errors", "url", "upgrade", "deflate", "_codec", "_fields", "_messages"])
+KNOW_BYTES_ONLY = ["errors", "url", "deflate", "_codec", "_messages", *(name for name in ARROWS if name.startswith("upgrade"))]
+
+
+@pytest.mark.parametrize("module", KNOW_BYTES_ONLY)
 def test_what_knows_bytes_only_knows_no_event_loop(module: str) -> None:
     for path in sources_of(module):
         text = path.read_text(encoding="utf-8")

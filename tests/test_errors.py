@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import pickletools
 
 import pytest
 
@@ -17,7 +18,7 @@ from picows.errors import (
     WSInvalidURL,
     WSProtocolError,
 )
-from picows.upgrade import WSUpgradeResponse
+from picows.upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
 HANDSHAKE = (WSHandshakeError, WSInvalidMessageError, WSInvalidStatusError)
 HEADER = (WSInvalidHeaderError, WSInvalidUpgradeError)
@@ -84,3 +85,24 @@ def test_errors_can_be_copied(error: WSError) -> None:
         assert type(again) is type(error)
         assert str(again) == str(error)
         assert vars(again) == vars(error)
+
+
+def test_a_pickle_names_what_other_versions_hold_too() -> None:
+    """Processes that exchange errors are not all upgraded at once."""
+    response = WSUpgradeResponse.create_error_response(403)
+    pickled = pickle.dumps(
+        [
+            WSInvalidStatusError("what", b"head", None, response),
+            WSUpgradeRequest(),
+            WSUpgradeResponseWithListener(response, None),
+        ],
+        protocol=2,  # which names a class in one instruction
+    )
+    named = {argument for instruction, argument, _ in pickletools.genops(pickled) if instruction.name == "GLOBAL"}
+    assert {name for name in named if name.startswith("picows")} == {
+        "picows.errors WSInvalidStatusError",
+        "picows.errors _restore",
+        "picows.upgrade WSUpgradeRequest",
+        "picows.upgrade WSUpgradeResponse",
+        "picows.upgrade WSUpgradeResponseWithListener",
+    }

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picows._fields import parse_fields
+from picows.upgrade._fields import parse_fields
 
 # RFC 9112 section 5 and RFC 9110 section 5.6.2, as the expression that says the same.
 LINES = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n)*")
