@@ -73,7 +73,7 @@ def extensions():
         Extension(
             "picows.picows",
             ["picows/picows.pyx"],
-            depends=interface("picows/*.pxd", "picows/*.pxi", "picows/_native/*"),
+            depends=interface("picows/*.pxd", "picows/_core/*.pxi", "picows/_native/*"),
         ),
         Extension("picows.upgrade._fields", ["picows/upgrade/_fields.pyx"]),
     ]

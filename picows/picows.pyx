@@ -110,12 +110,14 @@ PICOWS_DEBUG_LL = 9
 # What a callback raises to end the program, not the connection.
 cdef tuple EXIT = (KeyboardInterrupt, SystemExit)
 
-include "_buffers.pxi"
-include "_frame.pxi"
-include "_listener.pxi"
-include "_transport.pxi"
-include "_compression.pxi"
-include "_broadcast.pxi"
-include "_protocol.pxi"
-include "_closing.pxi"
-include "_keepalive.pxi"
+include "_core/memory.pxi"
+include "_core/frame.pxi"
+include "_core/listener.pxi"
+include "_core/transport.pxi"
+include "_core/compression.pxi"
+include "_core/broadcast.pxi"
+include "_core/registry.pxi"
+include "_core/options.pxi"
+include "_core/protocol.pxi"
+include "_core/closing.pxi"
+include "_core/keepalive.pxi"

@@ -51,7 +51,7 @@ def sources_of(module: str) -> list[Path]:
     path = PACKAGE.joinpath(*module.split("."))
     if module in PACKAGES:
         return [path / "__init__.py"]
-    compiled = list(PACKAGE.glob("*.pxi")) if module == "picows" else []
+    compiled = list(PACKAGE.glob("_core/*.pxi")) if module == "picows" else []
     return compiled + [path for path in path.parent.glob(f"{path.name}.*") if path.suffix in (".py", ".pyx", ".pxd", ".pyi")]
 
 
