@@ -207,9 +207,11 @@ class Ledger:
 
     def _follow(self, at: int, key: Key, late: list[tuple[int, Entry]]) -> tuple[int, str | None]:
         """Go on to the entry with this key."""
+        # What was echoed may have been dropped once, and taken later.
+        last = max((i for i in range(at, len(self.entries)) if self.entries[i].key == key), default=at)
         for i in range(at, len(self.entries)):
             entry = self.entries[i]
-            if entry.key == key:
+            if entry.key == key and (entry.taken is not False or i == last):
                 for until, skipped in late:
                     if skipped.taken and i > until:
                         return i, f"{skipped.key} of a broadcast was lost or overtaken by {key}"

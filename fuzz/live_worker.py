@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import contextvars
+import errno
 import faulthandler
 import gc
 import importlib
@@ -238,7 +239,9 @@ def is_of_the_transport(context: dict[str, Any]) -> bool:
     error = context.get("exception")
     # asyncio's loop, run again inside a callback, writes what a handle behind it was to write.
     was_written = isinstance(error, AssertionError) and "Data should not be empty" in error.args
-    if not was_written and not (isinstance(error, AttributeError) and "NoneType" in str(error)):
+    # aiofastnet half-closes behind what it holds, and the peer may be gone by then.
+    is_late_shutdown = isinstance(error, OSError) and error.errno == errno.ENOTCONN
+    if not (was_written or is_late_shutdown or (isinstance(error, AttributeError) and "NoneType" in str(error))):
         return False
     if "_writing() failed" in context["message"]:
         return context["transport"] is None  # what TLS transports do between their end and connection_lost
@@ -246,7 +249,8 @@ def is_of_the_transport(context: dict[str, Any]) -> bool:
     while at is not None and at.tb_next is not None:
         at = at.tb_next
     # A loop that was run again inside a callback of a transport may have ended that transport.
-    return at is not None and f"{os.sep}asyncio{os.sep}" in at.tb_frame.f_code.co_filename
+    where = "aiofastnet/" if is_late_shutdown else f"{os.sep}asyncio{os.sep}"
+    return at is not None and where in at.tb_frame.f_code.co_filename
 
 
 def renew_handles(loop: Any) -> None:
