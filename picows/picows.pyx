@@ -110,14 +110,29 @@ PICOWS_DEBUG_LL = 9
 # What a callback raises to end the program, not the connection.
 cdef tuple EXIT = (KeyboardInterrupt, SystemExit)
 
+# The parts, each on those above it; tests/test_architecture.py holds them to it. Their functions are inlined into each
+# other, so they are one compiled unit.
+cdef class Connection
+cdef class Registry
+
 include "_core/memory.pxi"
+include "_core/options.pxi"
+include "_core/connection.pxi"
 include "_core/frame.pxi"
 include "_core/listener.pxi"
-include "_core/transport.pxi"
+include "_core/close_handshake.pxi"
+include "_core/timers.pxi"
+include "_core/states.pxi"
+include "_core/failure.pxi"
+include "_core/flow.pxi"
+include "_core/send.pxi"
 include "_core/compression.pxi"
-include "_core/broadcast.pxi"
-include "_core/registry.pxi"
-include "_core/options.pxi"
-include "_core/protocol.pxi"
 include "_core/closing.pxi"
+include "_core/marks.pxi"
+include "_core/broadcast.pxi"
 include "_core/keepalive.pxi"
+include "_core/receive.pxi"
+include "_core/registry.pxi"
+include "_core/handshake.pxi"
+include "_core/protocol.pxi"
+include "_core/transport.pxi"

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 BUILT = ROOT / "build" / f"profiling-{sysconfig.get_config_var('SOABI')}"
 
 # Called by the event loop. Everything else that runs in picows is called from there, or by the listener.
-ENTRIES = re.compile(r"Connection\.(get_buffer|buffer_updated)$")
+ENTRIES = re.compile(r"AsyncioProtocol\.(get_buffer|buffer_updated)$")
 # Called by the interpreter on behalf of somebody else: these are not calls by the listener.
 SLOTS = re.compile(r"buffer__$|^(tp|sq|mp|nb)_")
 GETTERS = re.compile(r"^get_(msg_type|payload_size|tail_size|fin|rsv\d|last_in_buffer)$")
@@ -131,7 +131,7 @@ class Profile:
             "event loop, or the caller of send": parts["loop"],
             "listener": parts["listener"],
             "attributes of the frame": attributes,
-            "read, parse, deliver": own(r"deliver(_frames)?|Connection\.(get_buffer|buffer_updated)"),
+            "read, parse, deliver": own(r"deliver(_frames)?|receive_frames|lend_buffer|AsyncioProtocol\.(get_buffer|buffer_updated)"),
             "mask, unmask": own("picows_mask"),
             "send: check, build the frame": own(
                 r"((WSTransport|CheckedSend)\.)?send\w*|write_(whole_)?frame|write_alone|get_message|checked_connection|next_mask"

@@ -21,18 +21,14 @@ cdef double SERVER_CLOSE_TIMEOUT = 10.0
 
 
 cdef int disconnect(Connection connection, bint graceful) except -1:
-    cdef WSTransport transport = connection.transport
-    if connection.state == STATE_CLOSED or (graceful and connection.state == STATE_CLOSING):
+    if connection.state == STATE_CLOSED or (graceful and connection.state == STATE_LINGERING):
         return 0
-    underlying = transport.underlying_transport
     if not graceful:
-        enter_closing(connection)
-        underlying.abort()
-        return 0
+        return abort_connection(connection)
     flush(connection)
-    if connection.state >= STATE_CLOSING:
+    if connection.state >= STATE_LINGERING:
         return 0
-    enter_closing(connection)
+    enter_lingering(connection)
     read_on(connection)
     start_linger(connection)
     if not connection.over_tls:
@@ -75,38 +71,14 @@ cdef int close_transport(underlying) except -1:
 
 cdef int stream_ended(Connection connection) except -1:
     """The peer sends no more: the transport closes by itself once it has written what it holds. That has its limit, too."""
-    if connection.state >= STATE_CLOSING:
+    if connection.state >= STATE_LINGERING:
         return 0
     flush(connection)
-    if connection.state >= STATE_CLOSING:
+    if connection.state >= STATE_LINGERING:
         return 0
-    enter_closing(connection)
+    enter_lingering(connection)
     start_linger(connection)
     return set_linger_timer(connection)
-
-
-cdef int enter_closing(Connection connection) except -1:
-    cancel_timer(connection)
-    connection.state = STATE_CLOSING
-    return wake_pong_waiter(connection)
-
-
-cdef Py_ssize_t queued(Connection connection) except -1:
-    """Bytes that were given to the transport and that the kernel has not taken."""
-    cdef Py_ssize_t size = 0
-    underlying = connection.transport.underlying_transport
-    if not connection.over_tls:
-        return underlying.get_write_buffer_size()
-    if connection.write_buffers is None:
-        connection.write_buffers = write_buffers(underlying)
-    for size_of in connection.write_buffers:
-        size += size_of()
-    return size
-
-
-cdef Py_ssize_t unsent(Connection connection) except -1:
-    """Bytes that the peer has not acknowledged."""
-    return queued(connection) + (ws_unsent(connection.fd) if connection.fd >= 0 else 0)
 
 
 cdef int start_linger(Connection connection) except -1:
@@ -117,7 +89,7 @@ cdef int start_linger(Connection connection) except -1:
 
 cdef int set_linger_timer(Connection connection) except -1:
     cancel_timer(connection)
-    connection.timer = connection.loop.call_later(linger_tick(connection), connection._on_linger_timer)
+    connection.timer = connection.loop.call_later(linger_tick(connection), linger_timer_due, connection)
     return 0
 
 
@@ -138,6 +110,11 @@ cdef bint loop_stood_still(Connection connection, double now) noexcept:
         connection.linger_since += late
         connection.last_received += late
     return connection.linger_stalled
+
+
+def linger_timer_due(Connection connection not None):
+    connection.timer = None
+    linger(connection)
 
 
 cdef int linger(Connection connection) except -1:
@@ -166,7 +143,7 @@ cdef int linger(Connection connection) except -1:
     if left == 0 and not underlying.is_closing():
         silence = now - connection.last_received
         if connection.over_tls:
-            may_close = connection.close_received or silence >= LINGER_TLS_QUIET
+            may_close = close_came(connection) or silence >= LINGER_TLS_QUIET
         else:
             may_close = silence >= LINGER_QUIET
         if may_close:
@@ -177,40 +154,25 @@ cdef int linger(Connection connection) except -1:
     return set_linger_timer(connection)
 
 
-async def wait_closed(Connection connection not None):
-    if connection.state == STATE_CLOSED:
-        return
-    waiter = connection.loop.create_future()
-    if connection.disconnect_waiters is None:
-        connection.disconnect_waiters = []
-    connection.disconnect_waiters.append(waiter)
-    try:
-        await waiter
-    finally:
-        if connection.disconnect_waiters is not None:
-            connection.disconnect_waiters.remove(waiter)
-
-
 cdef int close_when_answered(Connection connection) except -1:
     """Our CLOSE was sent: the connection ends when the peer's has come."""
-    if connection.state != STATE_OPEN:
+    if not connection.state & CONNECTED:
         return 0
     connection.closes_when_answered = True
     flush(connection)
-    if connection.state != STATE_OPEN:
+    if not connection.state & CONNECTED:
         return 0
     # A dead peer is found by the time-out of whoever closes.
     cancel_timer(connection)
-    if connection.close_received and not connection.delivering:
+    if not connection.state & DELIVERS and not connection.delivering:
         return end_closing_handshake(connection)
     return 0
 
 
 cdef int answer_close(Connection connection) except -1:
     """The listener has seen the peer's CLOSE."""
-    cdef WSTransport transport = connection.transport
-    if not transport.is_close_frame_sent:
-        send_close_frame(connection, transport.close_handshake.recv.code, b"")
+    if can_send(connection):
+        send_close_frame(connection, connection.transport.close_handshake.recv.code, b"")
     return end_closing_handshake(connection)
 
 
@@ -219,32 +181,19 @@ cdef int end_closing_handshake(Connection connection) except -1:
     if not connection.is_client:
         return disconnect(connection, True)
     flush(connection)
-    if connection.state != STATE_OPEN:
+    if not connection.state & CONNECTED:
         return 0
     cancel_timer(connection)
-    connection.timer = connection.loop.call_later(SERVER_CLOSE_TIMEOUT, connection._on_close_timeout)
+    connection.timer = connection.loop.call_later(SERVER_CLOSE_TIMEOUT, close_timer_due, connection)
     return 0
 
 
-cdef int fits_write_buffer(Connection connection, Py_ssize_t size) except -1:
-    cdef:
-        Py_ssize_t limit = connection.options.max_write_buffer_size
-        Py_ssize_t waiting = queued(connection)
-    if connection.gathered is not None:
-        waiting += connection.gathered.size
-    # While nothing waits a frame of any size is taken: the peer is not slow.
-    if waiting == 0 or size <= limit - waiting:
-        return True
-    if connection.options.slow_peer == WSSlowPeerPolicy.DROP_NEWEST:
-        return False
-    error = WSSlowPeerError(waiting, size, limit)
-    if connection.options.slow_peer == WSSlowPeerPolicy.RAISE:
-        raise error
-    if connection.is_client:
-        keep_error(connection.transport, error)
-    connection.options.logger.warning("the connection is aborted: %s", error)
+def close_timer_due(Connection connection not None, bint has_read=False):
+    if not has_read:
+        connection.timer = OneMoreTurn(connection, close_timer_due)
+        return
+    connection.timer = None
     disconnect(connection, False)
-    return False
 
 
 cdef int close_with(Connection connection, int code, bytes reason) except -1:
@@ -271,7 +220,7 @@ cdef int peer_failed(Connection connection, int code, bytes sentence) except -1:
 
 cdef int callback_failed(Connection connection, str name, error) except -1:
     note_callback_error(connection, name, error)
-    if connection.state != STATE_OPEN or isinstance(error, EXIT):
+    if not connection.state & CONNECTED or isinstance(error, EXIT):
         return 0
     if isinstance(error, WSProtocolError):
         try:
@@ -281,50 +230,3 @@ cdef int callback_failed(Connection connection, str name, error) except -1:
         except (TypeError, ValueError):
             connection.options.logger.error("%s raised a WSProtocolError that cannot be sent: %r", name, error)
     return close_with(connection, WSCloseCode.INTERNAL_ERROR, b"")
-
-
-cdef int note_callback_error(Connection connection, str name, error) except -1:
-    """The client's wait_disconnected raises the first one; all others are logged."""
-    if isinstance(error, EXIT):
-        exit_loop(connection, error)
-    elif (not connection.is_client or connection.transport is None
-            or not keep_error(connection.transport, raisable(name, error))):
-        connection.options.logger.error("%s failed", name, exc_info=error)
-    return 0
-
-
-cdef int exit_loop(Connection connection, error) except -1:
-    """What ends the program is no fault of the connection's: the event loop stops by it, in its next turn.
-
-    Now it would reach the transport first, and uvloop's takes it for an error of its own and goes on.
-    """
-    connection.loop.call_soon(raise_error, error)
-    return 0
-
-
-def raise_error(error):
-    raise error
-
-
-cdef bint keep_error(WSTransport transport, error) except -1:
-    """Keep what wait_disconnected is to raise; whether it is the first.
-
-    The frames of its traceback refer to the listener and the transport, hence to this error: a cycle, so it is kept
-    without them.
-    """
-    if transport._failure is not None:
-        return False
-    release_frames(error)
-    transport._failure = (error, error.__traceback__)
-    return True
-
-
-cdef int wake_all(Connection connection) except -1:
-    waiters = connection.disconnect_waiters
-    connection.disconnect_waiters = None
-    if waiters is not None:
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-    wake_pong_waiter(connection)
-    return 0

@@ -1,32 +1,7 @@
 # Limits on what the peer takes its time for, auto ping and the measuring of round trips: timers of the loop, no task.
 
-# Loops round times to milliseconds, so that a timer may come a little early.
-cdef double TIMER_SLACK = 0.002
 # How often a stall is looked at within its limit. A shorter pause of reading may go unseen, and counts as silence then.
 cdef double STALL_LOOKS = 4
-
-
-@cython.final
-cdef class OneMoreTurn:
-    """Calls ``judge(True)`` once the loop has read what waits; stands in the slot of the timer whose limit is over.
-
-    The loop may have been held up, and then the peer's bytes lie in the kernel: uvloop looks at its timers before it reads
-    again. Handlers of call_soon run before a loop reads (uvloop) or ahead of what it has read (asyncio): the second of two
-    in a row has one whole reading before it. A timer would not do: of many that are due at once, older versions of libuv run
-    those that were set meanwhile as well, before they read.
-    """
-    cdef object loop, judge, handle
-
-    def __cinit__(self, loop, judge):
-        self.loop = loop
-        self.judge = judge
-        self.handle = loop.call_soon(self._read)
-
-    def _read(self):
-        self.handle = self.loop.call_soon(self.judge, True)
-
-    def cancel(self):
-        self.handle.cancel()
 
 
 cdef bint reading_paused(Connection connection) except -1:
@@ -44,8 +19,14 @@ cdef int start_auto_ping(Connection connection) except -1:
 
 cdef int set_auto_ping_timer(Connection connection, double delay) except -1:
     cancel_timer(connection)
-    connection.timer = connection.loop.call_later(delay, connection._on_auto_ping_timer)
+    connection.timer = connection.loop.call_later(delay, auto_ping_timer_due, connection)
     return 0
+
+
+def auto_ping_timer_due(Connection connection not None, bint has_read=False):
+    connection.timer = None
+    auto_ping_due(connection, has_read)
+    tell_flow(connection)
 
 
 cdef int auto_ping_due(Connection connection, bint has_read) except -1:
@@ -55,9 +36,9 @@ cdef int auto_ping_due(Connection connection, bint has_read) except -1:
         double now = monotonic()
         double idle = now - connection.last_received
         double waited
-    if connection.state != STATE_OPEN:
+    if not connection.state & DELIVERS:
         return 0
-    if connection.transport.is_close_frame_sent:
+    if not can_send(connection):
         return close_reply_due(connection, now, has_read)
     if connection.awaits_pong:
         waited = now - connection.ping_sent
@@ -96,10 +77,10 @@ cdef int no_reply(Connection connection, bint has_read) except -1:
     if not has_read:
         if reading_paused(connection):
             return set_auto_ping_timer(connection, limit)
-        connection.timer = OneMoreTurn(connection.loop, connection._on_auto_ping_timer)
+        connection.timer = OneMoreTurn(connection, auto_ping_timer_due)
         return 0
     connection.options.logger.debug("no reply to a %s within %s seconds, disconnecting",
-                                    "CLOSE" if connection.transport.is_close_frame_sent else "ping", limit)
+                                    "ping" if can_send(connection) else "CLOSE", limit)
     send_close_frame(connection, WSCloseCode.GOING_AWAY, b"no reply to a ping")
     return disconnect(connection, False)
 
@@ -114,23 +95,20 @@ cdef int send_user_ping(Connection connection) except -1:
     return 0
 
 
-cdef int send_pending_pong(Connection connection) except -1:
-    cdef bytes payload = connection.pending_pong
-    connection.pending_pong = None
-    if payload is not None and can_send(connection):
-        send_frame(connection, FIN_BIT | WSMsgType.PONG, <const uint8_t*>PyBytes_AS_STRING(payload),
-                   PyBytes_GET_SIZE(payload))
-    return 0
-
-
 cdef int watch_stall(Connection connection) except -1:
     """Part of a frame has come: look from time to time whether the rest does."""
     return set_stall_timer(connection, connection.options.receive_timeout / STALL_LOOKS)
 
 
 cdef int set_stall_timer(Connection connection, double delay) except -1:
-    connection.stall_timer = connection.loop.call_later(delay, connection._on_stall_timer)
+    connection.stall_timer = connection.loop.call_later(delay, stall_timer_due, connection)
     return 0
+
+
+def stall_timer_due(Connection connection not None, bint has_read=False):
+    connection.stall_timer = None
+    check_stall(connection, has_read)
+    tell_flow(connection)
 
 
 cdef int check_stall(Connection connection, bint has_read) except -1:
@@ -149,10 +127,17 @@ cdef int check_stall(Connection connection, bint has_read) except -1:
     if silence < limit - TIMER_SLACK:
         return set_stall_timer(connection, min(limit - silence, until_next_look))
     if not has_read:
-        connection.stall_timer = OneMoreTurn(connection.loop, connection._on_stall_timer)
+        connection.stall_timer = OneMoreTurn(connection, stall_timer_due)
         return 0
     sentence = f"received part of a frame and then nothing for {limit:g} seconds, expected the rest (receive_timeout)"
     return peer_failed(connection, WSCloseCode.POLICY_VIOLATION, sentence.encode())
+
+
+cdef inline bint awaits_rest(Connection connection) noexcept:
+    """Whether part of a frame or of a message has come."""
+    return connection.state & DELIVERS and (
+        reader_unread(&connection.reader) != 0
+        or (connection.messages is not None and connection.messages.fragments != 0))
 
 
 cdef int pong_received(Connection connection) except -1:
@@ -173,8 +158,7 @@ cdef int end_ping(Connection connection) except -1:
     """The peer has shown that it lives: auto ping begins anew."""
     cdef double delay
     connection.awaits_pong = False
-    if (connection.options.enable_auto_ping and connection.state == STATE_OPEN and not connection.close_received
-            and not connection.closes_when_answered):
+    if (connection.options.enable_auto_ping and connection.state & DELIVERS and not connection.closes_when_answered):
         delay = connection.options.auto_ping_idle_timeout
         if not connection.options.ping_when_idle:
             delay = max(0.0, delay - (monotonic() - connection.ping_sent))
@@ -211,14 +195,6 @@ cdef int take_numbered_pong(Connection connection, WSFrame frame) except -1:
     else:
         pong_received(connection)
     return True
-
-
-cdef int wake_pong_waiter(Connection connection, bint answered=False) except -1:
-    waiter = connection.pong_waiter
-    connection.pong_waiter = None
-    if waiter is not None and not waiter.done():
-        waiter.set_result(answered)
-    return 0
 
 
 async def wait_pong(Connection connection not None):
@@ -266,4 +242,4 @@ async def measure_roundtrip_time(Connection connection not None, Py_ssize_t roun
 
 
 cdef inline bint may_ping(Connection connection):
-    return can_send(connection) and not connection.close_received
+    return connection.state == STATE_OPEN

@@ -60,3 +60,8 @@ cdef class WSListener:
 
     cpdef resume_writing(self):
         """Called when what waits to be sent has fallen to the transport's low-water mark: go on producing."""
+
+
+cdef bint overrides(WSListener listener, str name) except -1:
+    """Whether a method is another one than WSListener's: of a class, in Python or Cython, or set on the instance."""
+    return getattr(listener, name) != getattr(WSListener, name).__get__(listener)

@@ -67,6 +67,12 @@ cdef int register(Connection connection) except -1:
     return 0
 
 
+cdef int note_upgraded(Connection connection) except -1:
+    if connection.options.registry is not None:
+        connection.options.registry.upgraded += 1
+    return 0
+
+
 cdef int unregister(Connection connection) except -1:
     cdef:
         Registry registry = connection.options.registry

@@ -1,0 +1,44 @@
+# What moves a connection from one state to the next: connection.pxi draws them.
+
+cdef int open_frames(Connection connection, WSListener listener) except -1:
+    """The upgrade is done."""
+    cancel_timer(connection)
+    connection.listener = listener
+    connection.state = STATE_OPEN
+    return 0
+
+
+cdef int note_close_sent(Connection connection, int code, bytes reason) except -1:
+    cdef:
+        WSTransport transport = connection.transport
+        WSCloseInfo received = transport.close_handshake.recv if transport.close_handshake is not None else None
+    sent = WSCloseInfo(named_close_code(code), reason.decode() if reason else None)
+    connection.state = <State>(connection.state & ~SENDS)
+    transport.is_close_frame_sent = True
+    transport.close_handshake = WSCloseHandshake(sent, received, received is not None)
+    return 0
+
+
+cdef int note_close_received(Connection connection, WSFrame frame) except -1:
+    cdef:
+        WSTransport transport = connection.transport
+        WSCloseInfo sent = transport.close_handshake.sent if transport.close_handshake is not None else None
+    received = WSCloseInfo(named_close_code(frame.get_close_code()), frame.get_close_reason())
+    connection.state = <State>(connection.state & ~DELIVERS)
+    transport.close_handshake = WSCloseHandshake(sent, received, sent is None)
+    # Nothing that comes behind it is looked at (RFC 6455 5.5.1): no reply to a ping either.
+    cancel_timer(connection)
+    return wake_pong_waiter(connection)
+
+
+cdef int enter_lingering(Connection connection) except -1:
+    cancel_timer(connection)
+    connection.state = STATE_LINGERING
+    return wake_pong_waiter(connection)
+
+
+cdef int abort_connection(Connection connection) except -1:
+    """End it at once: what waits is dropped."""
+    enter_lingering(connection)
+    connection.transport.underlying_transport.abort()
+    return 0
