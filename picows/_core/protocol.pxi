@@ -75,6 +75,7 @@ cdef class AsyncioProtocol(Connection):
     def eof_received(self):
         if awaits_upgrade(self):
             fail_upgrade(self, None)
+        deliver_before_end(self)
         stream_ended(self)
         # None lets the transport close, after it has written what it holds.
 

@@ -266,3 +266,12 @@ def deliver_rest(Connection connection not None):
     """What waited behind a callback that has stopped the loop."""
     if not connection.delivering:
         deliver(connection)
+
+
+cdef int deliver_before_end(Connection connection) except -1:
+    """The peer's stream has ended, perhaps in the same turn of the loop that a callback has stopped."""
+    cdef size_t unread = 0
+    while not connection.delivering and connection.state & DELIVERS and reader_unread(&connection.reader) != unread:
+        unread = reader_unread(&connection.reader)
+        deliver(connection)
+    return 0

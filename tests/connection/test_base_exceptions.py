@@ -224,6 +224,28 @@ def test_an_exit_leaves_the_connection_as_it_is(net: Network, error: type[BaseEx
     assert run_on(net, test()) == count
 
 
+@over_every_network
+def test_the_end_of_the_stream_does_not_overtake_what_waits_behind_an_exit(net: Network) -> None:
+    words = [b"%03d" % i for i in range(100)]
+
+    class Exiting(Recorder):
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            super().on_ws_frame(transport, frame)
+            raise SystemExit
+
+    async def test() -> None:
+        async with raw_client(net, Exiting) as (peer, listener):
+            listener.transport.underlying_transport.pause_reading()
+            peer.write(b"".join(peer.encode(TEXT, word) for word in words))
+            peer.writer.close()
+            listener.transport.underlying_transport.resume_reading()
+            for word in words:
+                assert await listener.payload() == word
+            await listener.disconnected.wait()
+
+    assert run_on(net, test())
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 @over_exits
 @pytest.mark.parametrize("callback", ["on_ws_connected", "on_ws_frame", "on_ws_disconnected"])
