@@ -1,6 +1,6 @@
 """WebSocket client and server for asyncio (RFC 6455): frames parsed where they lie, plain callbacks, Cython speed."""
 
-from .api import ws_connect, ws_create_server
+from .client import ws_connect
 from .deflate import WSDeflate
 from .errors import (
     WSError,
@@ -26,6 +26,7 @@ from .picows import (
     WSTransport,
     ws_broadcast,
 )
+from .server import ws_create_server
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from .url import WSParsedURL
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import ssl
 import sys
 import threading
 from enum import IntEnum
@@ -35,3 +37,29 @@ def check_seconds(name: str, value: object) -> None:
 def check_optional(name: str, value: object, kind: type) -> None:
     if value is not None and not isinstance(value, kind):
         raise TypeError(f"{name} must be a {kind.__name__} or None, got {value!r}")
+
+
+def check_context(name: str, value: object, wrong_protocol: int) -> None:
+    """Refuse a TLS context of the other side, by which every handshake would fail."""
+    if value is None:
+        return
+    if not isinstance(value, ssl.SSLContext):
+        raise TypeError(f"{name} must be an ssl.SSLContext or None, got {value!r}")
+    if value.protocol == wrong_protocol:
+        raise ValueError(f"{name} is a context for the other side: {value.protocol!r}")
+
+
+def accepts(function: object, arguments: int) -> bool:
+    """Whether it can be called with so many positional arguments."""
+    if not callable(function):
+        return False
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):
+        # Compiled classes and functions need not have a signature.
+        return arguments < 2
+    try:
+        signature.bind(*[None] * arguments)
+    except TypeError:
+        return False
+    return True

@@ -1,13 +1,12 @@
 import asyncio
-import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from enum import IntEnum
-from typing import Any, Final, final
+from typing import Final, final
 
 from typing_extensions import Buffer, Self, disjoint_base
 
-from .deflate import WSDeflate
+from .settings import Settings
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
 PICOWS_DEBUG_LL: Final[int]
@@ -165,34 +164,23 @@ class WSListener:
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
 
-# What api.py makes connections with; not for users.
+# What client.py and server.py make connections with; not for users.
 
 @final
 class ConnectionOptions:
     def __init__(
-        self,
-        *,
-        listener_factory: Callable[..., WSListener | WSUpgradeResponseWithListener | None],
-        is_client_side: bool,
-        disconnect_on_exception: bool,
-        handshake_timeout: float | None,
-        logger: logging.Logger | logging.LoggerAdapter[Any],
-        enable_auto_ping: bool,
-        auto_ping_idle_timeout: float,
-        auto_ping_reply_timeout: float,
-        auto_ping_strategy: WSAutoPingStrategy,
-        enable_auto_pong: bool,
-        max_frame_size: int,
-        read_buffer_init_size: int,
-        coalesce_writes: bool,
-        enable_auto_close: bool,
-        max_write_buffer_size: int,
-        slow_peer: WSSlowPeerPolicy,
-        receive_timeout: float,
-        compression: WSDeflate | None,
-        assemble_messages: bool,
-        max_message_size: int,
+        self, settings: Settings, listener_factory: Callable[..., WSListener | WSUpgradeResponseWithListener | None]
     ) -> None: ...
+    @property
+    def registry(self) -> Registry | None: ...
+
+@final
+class Registry:
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[WSTransport]: ...
+    def __contains__(self, transport: object, /) -> bool: ...
+    def end_all(self, graceful: bool) -> None: ...
+    async def wait_empty(self) -> None: ...
 
 class WSProtocol(asyncio.BufferedProtocol):
     def __new__(

@@ -78,8 +78,6 @@ def choose_aiofastnet(
     """
     if use_aiofastnet is None:
         return aiofastnet is not None and (over_tls or isinstance(loop, asyncio.BaseEventLoop))
-    if not isinstance(use_aiofastnet, bool):
-        raise TypeError(f"use_aiofastnet must be a bool or None, got {use_aiofastnet!r}")
     if use_aiofastnet and aiofastnet is None:
         raise ImportError(
             "use_aiofastnet=True needs the package aiofastnet, which is not installed "
