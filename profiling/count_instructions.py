@@ -131,7 +131,9 @@ class Profile:
             "event loop, or the caller of send": parts["loop"],
             "listener": parts["listener"],
             "attributes of the frame": attributes,
-            "read, parse, deliver": own(r"deliver(_frames)?|receive_frames|lend_buffer|AsyncioProtocol\.(get_buffer|buffer_updated)"),
+            "read, parse, deliver": own(
+                r"deliver(_frames)?|receive_frames|lend_buffer|AsyncioProtocol\.(get_buffer|buffer_updated)"
+            ),
             "mask, unmask": own("picows_mask"),
             "send: check, build the frame": own(
                 r"((WSTransport|CheckedSend)\.)?send\w*|write_(whole_)?frame|write_alone|get_message|checked_connection|next_mask"

@@ -38,6 +38,34 @@ ARROWS: dict[str, set[str]] = {
     "__init__": {"client", "deflate", "errors", "picows", "server", "upgrade", "url"},
 }
 
+# Which parts of the compiled module may use the functions, classes and values of which others; in the order in which
+# picows.pyx includes them. (The classes that picows.pxd declares, and those that picows.pyx does, are no part's own.)
+PARTS: dict[str, set[str]] = {
+    "memory": set(),
+    "options": {"memory"},
+    "connection": {"memory", "options"},
+    "frame": {"memory"},
+    "listener": set(),
+    "close_handshake": set(),
+    "timers": {"connection"},
+    "states": {"connection", "frame", "timers"},
+    "failure": set(),
+    "flow": {"failure", "states"},
+    "send": {"connection", "flow", "frame", "memory", "states"},
+    "compression": {"connection", "flow", "send"},
+    "closing": {"connection", "failure", "flow", "frame", "send", "states", "timers"},
+    "marks": {"closing", "connection", "listener", "send"},
+    "broadcast": {"compression", "connection", "flow", "marks", "send"},
+    "keepalive": {"closing", "connection", "listener", "marks", "options", "send", "timers"},
+    "receive": {"closing", "connection", "failure", "frame", "keepalive", "marks", "memory", "send", "states"},
+    "registry": {"closing", "marks"},
+    "handshake": {"closing", "connection", "failure", "keepalive", "memory", "receive", "registry", "send", "states", "timers"},
+    "protocol": {
+        "closing", "connection", "failure", "handshake", "marks", "memory", "options", "receive", "registry", "timers",
+    },
+    "transport": {"closing", "compression", "connection", "flow", "keepalive", "marks", "send", "timers"},
+}  # fmt: skip
+
 PACKAGES = sorted({module.rpartition(".")[0] for module in ARROWS if "." in module})
 
 IMPORT = re.compile(
@@ -133,3 +161,45 @@ def test_what_knows_bytes_only_knows_no_event_loop(module: str) -> None:
     for path in sources_of(module):
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"^\s*(import|from)\s+(asyncio|socket|ssl)\b", text, re.MULTILINE)
+
+
+def part(name: str) -> str:
+    """Its code, without comments and strings."""
+    text = (PACKAGE / "_core" / f"{name}.pxi").read_text(encoding="utf-8")
+    return re.sub(r'f?"[^"\n]*"|#.*', "", re.sub(r'""".*?"""', "", text, flags=re.DOTALL))
+
+
+def names_in(text: str) -> set[str]:
+    """What a part defines for others."""
+    names = set(re.findall(r"^(?:cdef class|class|cdef enum|async def|def) (\w+)", text, re.MULTILINE))
+    names |= set(re.findall(r"^cdef (?!class|enum)[^\n=]*?(\w+)\(", text, re.MULTILINE))
+    names |= set(re.findall(r"^cdef (?!class|enum)[^\n(]*?(\w+)(?:\s*=|$)", text, re.MULTILINE))
+    for members in re.findall(r"^cdef enum(?: \w+)?:\n((?:[ \t]+.*\n|\n)+)", text, re.MULTILINE):
+        names |= set(re.findall(r"^\s+(\w+)", members, re.MULTILINE))
+    return names
+
+
+def declared_for_all() -> set[str]:
+    public = (PACKAGE / "picows.pxd").read_text(encoding="utf-8")
+    forward = (PACKAGE / "picows.pyx").read_text(encoding="utf-8")
+    return set(re.findall(r"^(?:cdef class|cpdef enum) (\w+)", public + forward, re.MULTILINE))
+
+
+def test_the_parts_are_included_in_the_order_of_their_arrows() -> None:
+    included = re.findall(r'^include "_core/(\w+)\.pxi"', (PACKAGE / "picows.pyx").read_text(encoding="utf-8"), re.MULTILINE)
+    assert included == list(PARTS)
+    assert {path.stem for path in (PACKAGE / "_core").iterdir()} == set(PARTS)
+    for at, name in enumerate(included):
+        assert PARTS[name] <= set(included[:at]), name
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_uses_only_what_lies_below_it(name: str) -> None:
+    home = {defined: other for other in PARTS for defined in names_in(part(other)) - declared_for_all()}
+    used = {word for word in re.findall(r"(?<![.\w])[A-Za-z_]\w*", part(name)) if word in home}
+    assert {home[word] for word in used} - {name} == PARTS[name], sorted(used)
+
+
+def test_a_part_is_short() -> None:
+    for path in (PACKAGE / "_core").iterdir():
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 500, path.name

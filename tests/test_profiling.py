@@ -46,7 +46,7 @@ calls=1 20
 
 ob=/picows/picows.cpython-311-x86_64-linux-gnu.so
 fn=__Pyx_CyFunction_Vectorcall_FASTCALL
-cfn=__pyx_pw_6picows_6picows_10Connection_15buffer_updated
+cfn=__pyx_pw_6picows_6picows_15AsyncioProtocol_15buffer_updated
 calls=1 30
 20 382
 
@@ -55,7 +55,7 @@ cfn=__pyx_pw_6picows_6picows_11WSTransport_3send
 calls=1 30
 20 40
 
-fn=__pyx_pw_6picows_6picows_10Connection_15buffer_updated
+fn=__pyx_pw_6picows_6picows_15AsyncioProtocol_15buffer_updated
 30 10
 cfn=__pyx_f_6picows_6picows_deliver
 calls=1 40

@@ -89,11 +89,11 @@ cdef int start_linger(Connection connection) except -1:
 
 cdef int set_linger_timer(Connection connection) except -1:
     cancel_timer(connection)
-    connection.timer = connection.loop.call_later(linger_tick(connection), linger_timer_due, connection)
+    connection.timer = connection.loop.call_later(linger_interval(connection), linger_timer_due, connection)
     return 0
 
 
-cdef inline double linger_tick(Connection connection) noexcept:
+cdef inline double linger_interval(Connection connection) noexcept:
     return LINGER_TICK_TLS if connection.over_tls else LINGER_TICK
 
 
@@ -103,7 +103,7 @@ cdef bint loop_stood_still(Connection connection, double now) noexcept:
     uvloop runs its timers before it looks at its sockets. The time that was lost is not the peer's. Never twice in a row:
     a loop that is always late ends its connections, too.
     """
-    cdef double late = now - connection.linger_tick - linger_tick(connection)
+    cdef double late = now - connection.linger_tick - linger_interval(connection)
     connection.linger_tick = now
     connection.linger_stalled = late >= LINGER_STALL and not connection.linger_stalled
     if connection.linger_stalled:

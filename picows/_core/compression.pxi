@@ -50,19 +50,3 @@ cdef inline object borrowed(Py_buffer* view):
     if view.len == 0:
         return b""
     return PyMemoryView_FromMemory(<char*>view.buf, view.len, PyBUF_READ)
-
-
-cdef inline int check_rsv1(uint8_t first) except -1:
-    if first & RSV1_BIT:
-        raise ValueError("rsv1 is True, but on this connection it marks what picows has compressed (RFC 7692)")
-    return 0
-
-
-cdef int check_not_deflated(Connection connection, uint8_t first) except -1:
-    """A frame built in the caller's memory goes out as it is."""
-    check_rsv1(first)
-    if first & 0x0F != WSMsgType.CONTINUATION:
-        connection.deflating = False
-    elif connection.deflating:
-        raise ValueError("this message was begun compressed: continue it by send()")
-    return 0

@@ -1,5 +1,21 @@
 # The way of a frame out: from a message to the socket, or to what waits for it.
 
+cdef inline int checked_msg_type(object msg_type) except -1:
+    """The value of a WSMsgType or of an integer, 0 to 15: it may be a reserved one."""
+    cdef int value = small_int(msg_type) if isinstance(msg_type, int) else 16
+    return value if value <= 15 else index_of_msg_type(msg_type)
+
+
+cdef int index_of_msg_type(object msg_type) except -1:
+    try:
+        value = operator.index(msg_type)
+    except TypeError:
+        raise TypeError(f"msg_type is {msg_type!r}, expected a WSMsgType") from None
+    if not 0 <= value <= 15:
+        raise ValueError(f"msg_type is {msg_type!r}, expected one of WSMsgType")
+    return value
+
+
 cdef inline int check_data_or_ping(WSMsgType msg_type) except -1:
     # CONTINUATION, TEXT, BINARY, PING, PONG
     if <unsigned int>msg_type > 15 or not (1 << <unsigned int>msg_type) & 0b0000011000000111:
@@ -199,6 +215,22 @@ cdef int send_in_place(Connection connection, uint8_t first, uint8_t* payload, P
     if connection.debug:
         log_sent_frame(connection, first, size)
     return True
+
+
+cdef inline int check_rsv1(uint8_t first) except -1:
+    if first & RSV1_BIT:
+        raise ValueError("rsv1 is True, but on this connection it marks what picows has compressed (RFC 7692)")
+    return 0
+
+
+cdef int check_not_deflated(Connection connection, uint8_t first) except -1:
+    """A frame built in the caller's memory goes out as it is."""
+    check_rsv1(first)
+    if first & 0x0F != WSMsgType.CONTINUATION:
+        connection.deflating = False
+    elif connection.deflating:
+        raise ValueError("this message was begun compressed: continue it by send()")
+    return 0
 
 
 cdef int log_sent_frame(Connection connection, uint8_t first, Py_ssize_t size) except -1:

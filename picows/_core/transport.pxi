@@ -261,22 +261,6 @@ cdef int move_checked_methods() except -1:
 move_checked_methods()
 
 
-cdef inline int checked_msg_type(object msg_type) except -1:
-    """The value of a WSMsgType or of an integer, 0 to 15: it may be a reserved one."""
-    cdef int value = small_int(msg_type) if isinstance(msg_type, int) else 16
-    return value if value <= 15 else index_of_msg_type(msg_type)
-
-
-cdef int index_of_msg_type(object msg_type) except -1:
-    try:
-        value = operator.index(msg_type)
-    except TypeError:
-        raise TypeError(f"msg_type is {msg_type!r}, expected a WSMsgType") from None
-    if not 0 <= value <= 15:
-        raise ValueError(f"msg_type is {msg_type!r}, expected one of WSMsgType")
-    return value
-
-
 cdef inline WSTransport checked_self(object self, str method):
     # Coroutine methods stay Cython functions, which tell that they are coroutine functions but check no `self`.
     if not isinstance(self, WSTransport):

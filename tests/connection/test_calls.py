@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import picows._codec
-import picows.upgrade._fields
 import picows._messages
 import picows.picows
+import picows.upgrade._fields
 from picows import WSCloseHandshake, WSCloseInfo, WSFrame, WSListener, WSMsgType, WSTransport, ws_broadcast
 from tests.connection.networks import Network, Received, Recorder, over_tcp_and_tls
 from tests.connection.peers import BINARY, PONG, ROLES, TEXT, raw_client
