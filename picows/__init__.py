@@ -26,6 +26,7 @@ from .picows import (
     WSTransport,
     ws_broadcast,
 )
+from .server import WSServer
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from .url import WSParsedURL
 
@@ -50,6 +51,7 @@ __all__ = [
     "WSMsgType",
     "WSParsedURL",
     "WSProtocolError",
+    "WSServer",
     "WSSlowPeerError",
     "WSSlowPeerPolicy",
     "WSTransport",

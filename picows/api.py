@@ -26,6 +26,7 @@ from .picows import (
     WSTransport,
 )
 from .proxy import SocketFactory, choose_aiofastnet, dial, network
+from .server import WSServer
 from .upgrade import (
     WSUpgradeRequest,
     WSUpgradeResponse,
@@ -304,7 +305,7 @@ async def ws_create_server(
     max_message_size: int = 10 * 1024 * 1024,
     compression: WSDeflate | None = None,
     **kwargs: Any,
-) -> asyncio.Server:
+) -> WSServer:
     """Start a websocket server (RFC 6455 section 4.2).
 
     :param ws_listener_factory:
@@ -381,7 +382,7 @@ async def ws_create_server(
         Further arguments for :meth:`asyncio.loop.create_server`: ``ssl``, ``backlog``,
         ``reuse_port``, ``start_serving`` and so on. A listening ``sock`` may be a Unix domain
         socket; the arguments are then for :meth:`asyncio.loop.create_unix_server`.
-    :return: the server, listening already unless ``start_serving`` is False
+    :return: the :class:`WSServer`, listening already unless ``start_serving`` is False
 
     :raises ValueError, TypeError: an argument is wrong; nothing was opened
     :raises ImportError: `use_aiofastnet` is True, and aiofastnet is not installed
@@ -429,7 +430,7 @@ async def ws_create_server(
     else:
         create_server = network(loop, aiofastnet, "create_server")
         server = await create_server(protocol_factory, host, port, **kwargs)
-    return cast(asyncio.Server, server)
+    return WSServer(server, options.registry)
 
 
 def _called_with_handshake(

@@ -1,6 +1,6 @@
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from enum import IntEnum
 from typing import Any, Final, final
@@ -165,7 +165,16 @@ class WSListener:
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
 
-# What api.py makes connections with; not for users.
+# What api.py makes connections with, and server.py ends them; not for users.
+
+@final
+class Registry:
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[WSTransport]: ...
+    def __contains__(self, transport: object, /) -> bool: ...
+
+def end_connections(registry: Registry, graceful: bool, refuse: bool) -> None: ...
+async def wait_ended(registry: Registry) -> None: ...
 
 @final
 class ConnectionOptions:
@@ -193,6 +202,8 @@ class ConnectionOptions:
         assemble_messages: bool,
         max_message_size: int,
     ) -> None: ...
+    @property
+    def registry(self) -> Registry: ...
 
 class WSProtocol(asyncio.BufferedProtocol):
     def __new__(

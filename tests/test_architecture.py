@@ -31,8 +31,9 @@ ARROWS: dict[str, set[str]] = {
     "tls": set(),
     "picows": {"arguments", "_codec", "_messages", "_tracebacks", "deflate", "errors", "tls", "upgrade"},
     "proxy": {"errors", "url"},
-    "api": {"arguments", "deflate", "errors", "picows", "proxy", "upgrade", "url"},
-    "__init__": {"api", "deflate", "errors", "picows", "upgrade", "url"},
+    "server": {"picows"},
+    "api": {"arguments", "deflate", "errors", "picows", "proxy", "server", "upgrade", "url"},
+    "__init__": {"api", "deflate", "errors", "picows", "server", "upgrade", "url"},
 }
 
 PACKAGES = sorted({module.rpartition(".")[0] for module in ARROWS if "." in module})
