@@ -1,5 +1,6 @@
 """WebSocket client and server for asyncio (RFC 6455): frames parsed where they lie, plain callbacks, Cython speed."""
 
+from .adopt import ws_adopt
 from .api import ws_connect, ws_create_server
 from .deflate import WSDeflate
 from .errors import (
@@ -59,6 +60,7 @@ __all__ = [
     "WSUpgradeResponse",
     "WSUpgradeResponseWithListener",
     "__version__",
+    "ws_adopt",
     "ws_broadcast",
     "ws_connect",
     "ws_create_server",

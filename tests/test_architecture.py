@@ -33,7 +33,8 @@ ARROWS: dict[str, set[str]] = {
     "proxy": {"errors", "url"},
     "server": {"picows"},
     "api": {"arguments", "deflate", "errors", "picows", "proxy", "server", "upgrade", "url"},
-    "__init__": {"api", "deflate", "errors", "picows", "server", "upgrade", "url"},
+    "adopt": {"api", "deflate", "picows"},
+    "__init__": {"adopt", "api", "deflate", "errors", "picows", "server", "upgrade", "url"},
 }
 
 PACKAGES = sorted({module.rpartition(".")[0] for module in ARROWS if "." in module})
