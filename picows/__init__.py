@@ -1,5 +1,6 @@
 """WebSocket client and server for asyncio (RFC 6455): frames parsed where they lie, plain callbacks, Cython speed."""
 
+from .adopt import ws_adopt
 from .client import ws_connect
 from .deflate import WSDeflate
 from .errors import (
@@ -26,7 +27,7 @@ from .picows import (
     WSTransport,
     ws_broadcast,
 )
-from .server import ws_create_server
+from .server import WSServer, ws_create_server
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from .url import WSParsedURL
 
@@ -51,6 +52,7 @@ __all__ = [
     "WSMsgType",
     "WSParsedURL",
     "WSProtocolError",
+    "WSServer",
     "WSSlowPeerError",
     "WSSlowPeerPolicy",
     "WSTransport",
@@ -58,6 +60,7 @@ __all__ = [
     "WSUpgradeResponse",
     "WSUpgradeResponseWithListener",
     "__version__",
+    "ws_adopt",
     "ws_broadcast",
     "ws_connect",
     "ws_create_server",

@@ -34,8 +34,9 @@ ARROWS: dict[str, set[str]] = {
     "settings": {"arguments", "deflate", "picows"},
     "client": {"arguments", "deflate", "errors", "picows", "proxy", "settings", "upgrade", "url"},
     "server": {"arguments", "deflate", "picows", "proxy", "settings", "upgrade"},
+    "adopt": {"arguments", "deflate", "picows", "server", "settings"},
     "api": {"client", "server", "settings"},
-    "__init__": {"client", "deflate", "errors", "picows", "server", "upgrade", "url"},
+    "__init__": {"adopt", "client", "deflate", "errors", "picows", "server", "upgrade", "url"},
 }
 
 # Which parts of the compiled module may use the functions, classes and values of which others; in the order in which
@@ -58,11 +59,12 @@ PARTS: dict[str, set[str]] = {
     "broadcast": {"compression", "connection", "flow", "marks", "send"},
     "keepalive": {"closing", "connection", "listener", "marks", "options", "send", "timers"},
     "receive": {"closing", "connection", "failure", "frame", "keepalive", "marks", "memory", "send", "states"},
-    "registry": {"closing", "marks"},
+    "registry": {"closing", "connection", "marks", "timers"},
     "handshake": {"closing", "connection", "failure", "keepalive", "memory", "receive", "registry", "send", "states", "timers"},
     "protocol": {
         "closing", "connection", "failure", "handshake", "marks", "memory", "options", "receive", "registry", "timers",
     },
+    "adopt": {"closing", "connection", "marks", "protocol"},
     "transport": {"closing", "compression", "connection", "flow", "keepalive", "marks", "send", "timers"},
 }  # fmt: skip
 

@@ -28,13 +28,13 @@ cdef class ConnectionOptions:
         object compression                  # a WSDeflate or None
         bint assemble_messages
         uint64_t max_message_size
-        readonly Registry registry          # of a server; None for a client
+        readonly Registry registry          # of a server; None for a client, and for who was accepted by others
 
-    def __init__(self, settings, listener_factory):
+    def __init__(self, settings, listener_factory, Registry registry=None):
         self.listener_factory = listener_factory
         self.logger = settings.logger
         self.is_client_side = settings.side == "client"
-        self.registry = None if self.is_client_side else Registry()
+        self.registry = registry
         self.handshake_timeout = settings.websocket_handshake_timeout
         self.disconnect_on_exception = settings.disconnect_on_exception
         self.enable_auto_ping = settings.enable_auto_ping

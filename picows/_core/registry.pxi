@@ -1,8 +1,11 @@
-# Which connections a server has.
+# Which connections a server has, and how all of them end.
 
 @cython.final
 cdef class Registry:
     """The connections of one server, as a collection of their transports: their number, iteration over those of now, ``in``.
+
+    A transport is in it from just before ``on_ws_connected`` until just before ``on_ws_disconnected``: one that is being
+    closed still counts, for it still holds its socket.
 
     A place in a list and its number in the connection: 17 bytes for each. Who leaves gives his place to the last. Only the
     server's loop changes it, but any thread may look: on a free-threaded build each access is a critical section.
@@ -10,7 +13,7 @@ cdef class Registry:
     cdef:
         list connections            # in the handshake, open or closing
         Py_ssize_t upgraded         # how many have a listener
-        object empty_waiter         # a future, made when somebody waits for the last one to end
+        bint refuses                # who still comes, out of a TLS handshake, comes too late
 
     def __cinit__(self):
         self.connections = []
@@ -25,27 +28,46 @@ cdef class Registry:
         if not isinstance(transport, WSTransport):
             return False
         cdef Connection connection = <Connection>(<WSTransport>transport)._connection
-        return connection is not None and connection.options.registry is self and connection.listener is not None
+        return (connection is not None and connection.options.registry is self and connection.listener is not None
+                and connection.state != STATE_CLOSED)
 
     def __repr__(self):
         return f"<{self.upgraded} connections of a server>"
 
-    def end_all(self, bint graceful):
-        """End every connection: the open ones are told by CLOSE 1001 if `graceful`, those in the handshake are cut."""
-        cdef Connection connection
-        for connection in every_connection(self):
-            if not graceful or connection.listener is None:
-                disconnect(connection, False)
-            else:
-                close_with(connection, WSCloseCode.GOING_AWAY, b"")
-                tell_flow(connection)
 
-    async def wait_empty(self):
-        """Wait until no connection is left."""
-        while self.connections:
-            if self.empty_waiter is None:
-                self.empty_waiter = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self.empty_waiter)
+def end_connections(Registry registry not None, bint graceful, bint refuse):
+    """End every connection of a server.
+
+    :param graceful: whether those that are open are told by CLOSE 1001 and get what was sent before; those in the handshake,
+        who have nothing to wait for, are cut in any case
+    :param refuse: whether connections that come from now on are cut, too
+    :raises RuntimeError: when they belong to another thread; nothing is ended
+    """
+    cdef:
+        Connection connection
+        list connections = every_connection(registry)
+        unsigned long thread_id = PyThread_get_thread_ident()
+    for connection in connections:
+        if connection.thread_id != thread_id:
+            raise RuntimeError(
+                f"the connections of a server were to be ended from thread {thread_id}, "
+                f"but belong to thread {connection.thread_id}")
+    registry.refuses = refuse
+    for connection in connections:
+        if graceful and connection.listener is not None:
+            close_with(connection, WSCloseCode.GOING_AWAY, b"")
+            tell_flow(connection)
+        else:
+            disconnect(connection, False)
+
+
+@cython.binding(True)
+async def wait_ended(Registry registry not None):
+    """Wait until the connections that are being closed now have ended."""
+    cdef Connection connection
+    for connection in every_connection(registry):
+        if connection.state == STATE_LINGERING:
+            await wait_closed(connection)
 
 
 cdef list every_connection(Registry registry):
@@ -54,17 +76,20 @@ cdef list every_connection(Registry registry):
 
 
 cdef list snapshot(Registry registry):
+    # Inside of the critical section: a connection lets go of its transport only after it has left the list.
     cdef Connection connection
-    return [connection.transport for connection in every_connection(registry) if connection.listener is not None]
+    with cython.critical_section(registry):
+        return [connection.transport for connection in registry.connections if connection.listener is not None]
 
 
 cdef int register(Connection connection) except -1:
     cdef Registry registry = connection.options.registry
-    if registry is not None:
-        with cython.critical_section(registry):
-            connection.place = len(registry.connections)
-            registry.connections.append(connection)
-    return 0
+    if registry is None:
+        return 0
+    with cython.critical_section(registry):
+        connection.place = len(registry.connections)
+        registry.connections.append(connection)
+    return disconnect(connection, False) if registry.refuses else 0
 
 
 cdef int note_upgraded(Connection connection) except -1:
@@ -85,9 +110,4 @@ cdef int unregister(Connection connection) except -1:
             registry.connections[connection.place] = last
             last.place = connection.place
         registry.upgraded -= connection.listener is not None
-    waiter = registry.empty_waiter
-    if waiter is not None and not registry.connections:
-        registry.empty_waiter = None
-        if not waiter.done():
-            waiter.set_result(None)
     return 0

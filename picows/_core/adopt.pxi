@@ -1,0 +1,33 @@
+# A connection that somebody else has accepted.
+
+def adopt(AsyncioProtocol connection not None, underlying, request):
+    """Go on where another protocol of `underlying` has got to; returns the transport.
+
+    :param connection: is the transport's protocol already
+    :param request: a view of the bytes that were read: the request and what came behind it, or part of it
+    """
+    cdef:
+        WSTransport transport
+        Py_ssize_t size
+    connection.connection_made(underlying)
+    transport = connection.transport
+    # What the other one has written may still wait there; what we write goes behind it.
+    connection.transport_queued = True
+    connection.writing_paused = has_paused(underlying)
+    read_on(connection)
+    while len(request) and connection.state < STATE_LINGERING:
+        space = connection.get_buffer(-1)
+        size = min(len(request), len(space))
+        space[:size] = request[:size]
+        connection.buffer_updated(size)
+        request = request[size:]
+    tell_flow(connection)
+    return transport
+
+
+cdef bint has_paused(underlying) except -1:
+    """Whether the transport has told its former protocol to pause."""
+    try:
+        return underlying.get_write_buffer_size() > underlying.get_write_buffer_limits()[1]
+    except (AttributeError, RuntimeError):
+        return False    # it cannot tell, as asyncio's TLS before 3.11
