@@ -10,10 +10,18 @@ from typing import Any
 import pytest
 
 from picows import WSCloseCode, WSMsgType, WSSlowPeerError, WSSlowPeerPolicy, WSTransport, ws_broadcast
-from tests.connection.networks import Network, Received, Recorder, over_both_loops, over_every_network, over_tcp_and_tls
+from tests.connection.networks import (
+    Network,
+    Received,
+    Recorder,
+    over_both_loops,
+    over_every_network,
+    over_tcp_and_tls,
+    subscribers,
+    transports,
+)
 from tests.connection.peers import CLOSE, PING, PONG, ROLES, close_payload
-from tests.connection.test_backpressure import Producer
-from tests.connection.test_broadcast import subscribers, transports
+from tests.connection.producers import Producer
 
 LIMIT = 1 << 20
 CHUNK = bytes(1 << 16)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -16,10 +15,9 @@ import pytest
 from picows import WSDeflate, WSFrame, WSMsgType, WSProtocolError, WSTransport, ws_broadcast
 from tests.connection.networks import Network, Received, Recorder, over_both_loops, over_every_network, over_tcp_and_tls
 from tests.connection.peers import BINARY, CLOSE, PING, PONG, ROLES, TEXT, Peer, apply_mask, close_payload, raw_client
+from tests.connection.producers import FILLING, fill
 
 over_roles = pytest.mark.parametrize("role", ROLES)
-
-FILLING = bytes(1 << 16)
 
 
 class Counting(Recorder):
@@ -49,19 +47,6 @@ class Counting(Recorder):
     def resume_writing(self) -> None:
         self.calls.append("resume")
         self.paused = False
-
-
-def fill(transport: WSTransport) -> int:
-    """Send until the peer's kernel takes no more, so that the next write calls pause_writing; how much was sent."""
-    underlying: Any = transport.underlying_transport
-    underlying.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
-    underlying.set_write_buffer_limits(high=1 << 30)
-    filled = 0
-    while not underlying.get_write_buffer_size():
-        transport.send(WSMsgType.BINARY, FILLING)
-        filled += len(FILLING)
-    underlying.set_write_buffer_limits(high=underlying.get_write_buffer_size() + 1)
-    return filled
 
 
 async def receive_numbered(peer: Peer, last: bytes) -> list[Received]:
