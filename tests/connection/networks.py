@@ -210,6 +210,13 @@ def transports(listeners: list[Any]) -> list[WSTransport]:
     return [listener.transport for listener in listeners]
 
 
+async def all_at_once(*tests: Coroutine[Any, Any, None]) -> None:
+    """Run tests that mostly wait, each on connections of its own; the first failure is raised when all have ended."""
+    for outcome in await asyncio.gather(*tests, return_exceptions=True):
+        if outcome is not None:
+            raise outcome
+
+
 async def cut(*listeners: Recorder) -> None:
     """End what is left of some connections."""
     for listener in listeners:

@@ -63,7 +63,6 @@ def deflated(payload: bytes) -> bytes:
 
 
 SETTINGS = {
-    "defaults": {},
     "no takeover": {"server_no_context_takeover": True, "client_no_context_takeover": True},
     "windows": {"server_max_window_bits": 9, "client_max_window_bits": 15},
     "smallest": {"server_max_window_bits": 8, "client_max_window_bits": 8},
@@ -72,8 +71,17 @@ SETTINGS = {
 
 
 @over_every_network
+def test_messages_come_back_over_every_network(net: Network) -> None:
+    check_that_messages_come_back(net, {})
+
+
+@over_both_loops
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
-def test_messages_come_back(net: Network, settings: dict[str, Any]) -> None:
+def test_messages_come_back_with_all_settings(net: Network, settings: dict[str, Any]) -> None:
+    check_that_messages_come_back(net, settings)
+
+
+def check_that_messages_come_back(net: Network, settings: dict[str, Any]) -> None:
     options: dict[str, Any] = {"compression": WSDeflate(**settings)}
 
     async def test() -> None:
