@@ -76,8 +76,8 @@ sanitize: sanitized
 sanitized: venv
 	@mkdir -p $(sanitized) && rm -rf $(addprefix $(sanitized)/,picows tests examples)
 	@cp -R setup.py pyproject.toml README.rst LICENSE picows tests examples $(sanitized)/
-	@rm -f $(addprefix $(sanitized)/,picows/*.so picows/*/*.so examples/*.so)
-	cd $(sanitized) && CC=gcc PICOWS_SANITIZE=1 $(python) setup.py -q build_ext --inplace
+	@rm -f $(addprefix $(sanitized)/,picows/*.so picows/*/*.so examples/*.so tests/*/*.so)
+	cd $(sanitized) && CC=gcc PICOWS_SANITIZE=1 PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
 
 fuzz: build
 	PYTHONPATH=. $(python) fuzz/fuzz_codec.py --seconds $(FUZZ_SECONDS)
@@ -109,7 +109,7 @@ scaling: build
 
 clean:
 	rm -rf build dist *.egg-info .venv-* .pytest_cache .hypothesis .mypy_cache .ruff_cache docs/_build
-	rm -f picows/*.so picows/*/*.so examples/*.so
+	rm -f picows/*.so picows/*/*.so examples/*.so tests/*/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A copy of the file that was installed from lies in the environment. Contents are compared, not time stamps.

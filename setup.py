@@ -3,7 +3,7 @@
 Environment switches, each off unless set to 1:
   PICOWS_SANITIZE        AddressSanitizer and UndefinedBehaviorSanitizer (`make sanitize` shows how to run such a build)
   PICOWS_DEBUG           assertions and bounds checks on, no optimisation
-  PICOWS_BUILD_EXAMPLES  the examples written in Cython too; for a build in place
+  PICOWS_BUILD_EXAMPLES  what tests and examples have in Cython too, which no wheel holds; for a build in place
 """
 
 import hashlib
@@ -62,14 +62,13 @@ def interface(*patterns):
     return sorted(path for pattern in patterns for path in glob(pattern))
 
 
+# The codec is inline functions: it is compiled into whatever uses it, and is no module of its own.
+BELOW_THE_LOOP = interface("picows/_codec.pxd", "picows/_messages.pxd", "picows/_native/*")
+
+
 def extensions():
     modules = [
-        Extension("picows._codec", ["picows/_codec.pyx"], depends=interface("picows/_codec.pxd", "picows/_native/*")),
-        Extension(
-            "picows._messages",
-            ["picows/_messages.pyx"],
-            depends=interface("picows/_codec.pxd", "picows/_messages.pxd", "picows/_native/*"),
-        ),
+        Extension("picows._messages", ["picows/_messages.pyx"], depends=BELOW_THE_LOOP),
         Extension(
             "picows.picows",
             ["picows/picows.pyx"],
@@ -79,8 +78,8 @@ def extensions():
     ]
     if switched_on("PICOWS_BUILD_EXAMPLES"):
         modules += [
-            Extension(path[: -len(".pyx")].replace(os.sep, "."), [path], depends=["picows/picows.pxd"])
-            for path in interface("examples/*.pyx")
+            Extension(path[: -len(".pyx")].replace(os.sep, "."), [path], depends=[*BELOW_THE_LOOP, "picows/picows.pxd"])
+            for path in interface("examples/*.pyx", "tests/*/bindings.pyx")
         ]
     for module in modules:
         module.include_dirs = ["picows"]

@@ -12,8 +12,7 @@ from __future__ import annotations
 import random
 
 from damage import run
-
-from picows._codec import CodecError, FrameReader, ParsedFrame, is_utf8, mask, parse_close, write_frame
+from tests.codec.bindings import CodecError, FrameReader, ParsedFrame, is_utf8, mask, parse_close, write_frame
 
 OPTIONS = 4  # bytes of an input that choose the reader and the cuts; the rest comes from the wire
 LIMITS = [0, 124, 125, 126, 5000, 65535, 65536, 2**20]

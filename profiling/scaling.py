@@ -24,8 +24,9 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any, Callable, NamedTuple
 
+from wire import binary_frame
+
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
-from picows._codec import write_frame
 
 HOST = "127.0.0.1"
 REQUEST = (
@@ -59,8 +60,8 @@ class Work(NamedTuple):
     def wire_and_reply(self) -> tuple[bytes, int]:
         """The frames of a burst, and how many bytes come back for them."""
         payload = bytes(index % 251 for index in range(self.size))
-        wire = write_frame(2, payload, mask_key=b"\x37\xfa\x21\x3d") * self.burst
-        return wire, len(write_frame(2, payload)) * self.burst
+        wire = binary_frame(payload, b"\x37\xfa\x21\x3d") * self.burst
+        return wire, len(binary_frame(payload)) * self.burst
 
 
 async def make_own_load(port: int, work: Work, count: Callable[[], None]) -> None:

@@ -21,9 +21,9 @@ import tempfile
 from typing import Any, Callable, NamedTuple
 
 import listeners
+from wire import binary_frame
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect, ws_create_server
-from picows._codec import write_frame
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -124,8 +124,8 @@ class Row:
         self.listener = (ECHOES if case.action == "echo" else RECEIVERS)[language]()
         connect = connect_client if case.is_client else connect_server
         self.peer = loop.run_until_complete(connect(self.listener))
-        self.wire = write_frame(2, self.payload, mask_key=None if case.is_client else b"\x37\xfa\x21\x3d") * self.burst
-        reply = write_frame(2, self.payload, mask_key=bytes(4) if case.is_client else None)
+        self.wire = binary_frame(self.payload, None if case.is_client else b"\x37\xfa\x21\x3d") * self.burst
+        reply = binary_frame(self.payload, bytes(4) if case.is_client else None)
         self.reply_size = 0 if case.action == "receive" else len(reply) * self.burst
 
     def run(self, steps: int, mark: Callable[[str], None]) -> dict[str, object]:

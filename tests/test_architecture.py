@@ -115,7 +115,7 @@ def module_named(name: str) -> str:
 
 
 def test_every_module_has_its_place() -> None:
-    modules = {module_in(path) for path in PACKAGE.rglob("*") if path.suffix in (".py", ".pyx")}
+    modules = {module_in(path) for path in PACKAGE.rglob("*") if path.suffix in (".py", ".pyx", ".pxd")}
     assert modules == set(ARROWS)
 
 

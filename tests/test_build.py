@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import picows
-import picows._codec
 import picows._messages
 import picows.picows
+import picows.upgrade._fields
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -22,7 +22,7 @@ def requirement_names(text: str) -> set[str]:
     return {re.split(r"[\s;<>=#]", line)[0] for line in text.splitlines() if re.match(r"\w", line)}
 
 
-@pytest.mark.parametrize("module", [picows._codec, picows._messages, picows.picows])
+@pytest.mark.parametrize("module", [picows._messages, picows.picows, picows.upgrade._fields])
 def test_the_compiled_module_is_loaded(module: object) -> None:
     assert str(module.__file__).endswith(sysconfig.get_config_var("EXT_SUFFIX"))  # type: ignore[attr-defined]
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from picows._codec import CodecError, may_travel, parse_close, write_close
+from tests.codec.bindings import CodecError, may_travel, parse_close, write_close
 
 
 @pytest.mark.parametrize(

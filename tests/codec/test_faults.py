@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from picows._codec import STATUS_NAMES, CodecError, FrameReader, frame_header, write_frame
+from tests.codec.bindings import STATUS_NAMES, CodecError, FrameReader, frame_header, write_frame
 
 KEY = bytes.fromhex("37fa213d")
 LIMIT = 100_000

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from picows._codec import FrameReader, ParsedFrame, frame_header, write_frame
+from tests.codec.bindings import FrameReader, ParsedFrame, frame_header, write_frame
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 KEY = bytes.fromhex("37fa213d")

@@ -9,8 +9,7 @@ from array import array
 from itertools import product
 
 import pytest
-
-from picows._codec import mask, mask_into
+from tests.codec.bindings import mask, mask_into
 
 KEY = bytes.fromhex("37fa213d")
 LENGTHS = range(301)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-from picows._codec import FrameReader, ParsedFrame, is_utf8, mask, write_frame
+from tests.codec.bindings import FrameReader, ParsedFrame, is_utf8, mask, write_frame
 
 properties = settings(max_examples=150, deadline=None)
 

@@ -8,8 +8,7 @@ from array import array
 from itertools import product
 
 import pytest
-
-from picows._codec import is_utf8
+from tests.codec.bindings import is_utf8
 
 # The first and the last byte of every class the grammar of RFC 3629 knows.
 EDGES = bytes.fromhex("007f808f909fa0bfc0c1c2dfe0e1ecedeeeff0f1f3f4f5ff")

@@ -70,6 +70,15 @@ class Echo(Recorder):
             transport.send(frame.msg_type, frame.get_payload_as_bytes())
 
 
+class EchoInPlace(Recorder):
+    """Sends the frame itself, without a copy of its payload."""
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        super().on_ws_frame(transport, frame)
+        if frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY):
+            transport.send(frame.msg_type, frame)
+
+
 def received(frame: WSFrame) -> Received:
     rsv = (bool(frame.rsv1), bool(frame.rsv2), bool(frame.rsv3))
     return Received(frame.msg_type, frame.get_payload_as_bytes(), bool(frame.fin), rsv)
@@ -174,6 +183,38 @@ async def cancel_at_every_step(connect: Callable[[], Coroutine[Any, Any, Any]], 
             await task
         await sockets_closed_down_to(open_behind)
     await cut(await task)
+
+
+@contextlib.asynccontextmanager
+async def subscribers(
+    net: Network, count: int, server: Any = Recorder, **options: Any
+) -> AsyncIterator[tuple[list[Recorder], list[Any]]]:
+    """Connected listeners: the clients', and the server's in the same order."""
+    clients: list[Recorder] = []
+    servers: list[Any] = []
+
+    def factory(request: object) -> Any:
+        servers.append(server())
+        return servers[-1]
+
+    async with net.serve(factory, **options) as url:
+        try:
+            for _ in range(count):
+                clients.append(await net.connect(Recorder, url))
+            yield clients, servers
+        finally:
+            await cut(*clients, *servers)
+
+
+def transports(listeners: list[Any]) -> list[WSTransport]:
+    return [listener.transport for listener in listeners]
+
+
+async def all_at_once(*tests: Coroutine[Any, Any, None]) -> None:
+    """Run tests that mostly wait, each on connections of its own; the first failure is raised when all have ended."""
+    for outcome in await asyncio.gather(*tests, return_exceptions=True):
+        if outcome is not None:
+            raise outcome
 
 
 async def cut(*listeners: Recorder) -> None:

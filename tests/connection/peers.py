@@ -11,7 +11,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from tests.connection.networks import Network, Received, cut
+from tests.connection.networks import Network, Received, Recorder, cut
 from tests.connection.proxies import client_tls, server_tls
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
@@ -160,6 +160,30 @@ async def raw_server(net: Network, client: Callable[[], Any], **options: Any) ->
         finally:
             await cut(listener)
             await peers[0].close()
+
+
+@contextlib.asynccontextmanager
+async def raw_servers(
+    net: Network, count: int, extensions: bytes = b"", **options: Any
+) -> AsyncIterator[tuple[list[Peer], list[Any]]]:
+    """Raw peers, and the picows clients that are connected to them, in the same order."""
+    peers: list[Peer] = []
+    listeners: list[Any] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        writer.write(upgrade_response(request)[:-2] + extensions + b"\r\n")
+        peers.append(Peer(reader, writer, masks=False))
+
+    async with serve_streams(net, handle) as url:
+        try:
+            for _ in range(count):
+                listeners.append(await net.connect(Recorder, url, **options))
+            yield peers, listeners
+        finally:
+            await cut(*listeners)
+            for peer in peers:
+                await peer.close()
 
 
 @contextlib.asynccontextmanager

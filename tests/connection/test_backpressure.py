@@ -11,30 +11,12 @@ import pytest
 from picows import WSFrame, WSMsgType, WSTransport
 from tests.connection.networks import Network, Received, Recorder, over_both_loops, over_every_network
 from tests.connection.peers import BINARY, PING, PONG, ROLES, close_code, raw_client
+from tests.connection.producers import Producer
 
 CHUNK = bytes(1 << 16)
 
 over_roles = pytest.mark.parametrize("role", ROLES)
 over_sides = pytest.mark.parametrize("side", [0, 1], ids=["client", "server"])
-
-
-class Producer(Recorder):
-    """Sends as the guides say: until it is told to pause."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.paused = asyncio.Event()
-        self.resumed = asyncio.Event()
-
-    def pause_writing(self) -> None:
-        self.calls.append("pause")
-        self.resumed.clear()
-        self.paused.set()
-
-    def resume_writing(self) -> None:
-        self.calls.append("resume")
-        self.paused.clear()
-        self.resumed.set()
 
 
 @over_every_network

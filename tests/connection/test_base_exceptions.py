@@ -23,7 +23,7 @@ from tests.connection.networks import (
     over_every_network,
 )
 from tests.connection.peers import CLOSE, PING, PONG, ROLES, TEXT, Peer, close_payload, raw_client, raw_server
-from tests.connection.test_writes import fill
+from tests.connection.producers import fill
 
 over_roles = pytest.mark.parametrize("role", ROLES)
 

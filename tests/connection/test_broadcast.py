@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,34 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picows import WSMsgType, WSTransport, ws_broadcast
-from tests.connection.networks import Network, Received, Recorder, cut, over_both_loops, over_every_network, over_tcp_and_tls
-from tests.connection.test_masks import raw_servers
-from tests.connection.test_threads import call_in_thread
-
-
-@contextlib.asynccontextmanager
-async def subscribers(
-    net: Network, count: int, server: Any = Recorder, **options: Any
-) -> AsyncIterator[tuple[list[Recorder], list[Any]]]:
-    """Connected listeners: the clients', and the server's in the same order."""
-    clients: list[Recorder] = []
-    servers: list[Any] = []
-
-    def factory(request: object) -> Any:
-        servers.append(server())
-        return servers[-1]
-
-    async with net.serve(factory, **options) as url:
-        try:
-            for _ in range(count):
-                clients.append(await net.connect(Recorder, url))
-            yield clients, servers
-        finally:
-            await cut(*clients, *servers)
-
-
-def transports(listeners: list[Any]) -> list[WSTransport]:
-    return [listener.transport for listener in listeners]
+from tests.connection.networks import (
+    Network,
+    Received,
+    Recorder,
+    over_both_loops,
+    over_every_network,
+    over_tcp_and_tls,
+    subscribers,
+    transports,
+)
+from tests.connection.peers import raw_servers
+from tests.connection.threads import call_in_thread
 
 
 @over_every_network

@@ -15,6 +15,7 @@ from tests.connection.networks import (
     Network,
     Received,
     Recorder,
+    all_at_once,
     close_state,
     over_both_loops,
     over_every_network,
@@ -361,9 +362,8 @@ async def send_megabytes(peer: Peer, count: int) -> None:
 
 
 @over_tcp_and_tls
-@over_roles
-def test_a_graceful_disconnect_waits_for_a_slow_reader(net: Network, role: str) -> None:
-    async def test() -> None:
+def test_a_graceful_disconnect_waits_for_a_slow_reader(net: Network) -> None:
+    async def test(role: str) -> None:
         async with ROLES[role](net, Recorder) as (peer, listener):
             for i in range(8):
                 listener.transport.send(WSMsgType.BINARY, bytes([i]) * MIB)
@@ -376,13 +376,12 @@ def test_a_graceful_disconnect_waits_for_a_slow_reader(net: Network, role: str) 
             assert payloads == [bytes([i]) * MIB for i in range(8)]
             assert await peer.receive_all() == []
 
-    net.run(test())
+    net.run(all_at_once(*(test(role) for role in ROLES)))
 
 
 @over_every_network
-@over_sides
-def test_both_sides_disconnect_at_once(net: Network, side: int) -> None:
-    async def test() -> None:
+def test_both_sides_disconnect_at_once(net: Network) -> None:
+    async def test(side: int) -> None:
         async with net.pair() as pair:
             for listener in pair[:: 1 - 2 * side]:
                 for i in range(6):
@@ -392,7 +391,7 @@ def test_both_sides_disconnect_at_once(net: Network, side: int) -> None:
                 await listener.transport.wait_disconnected()
                 assert listener.calls == ["connected", "disconnected"]
 
-    net.run(test())
+    net.run(all_at_once(test(0), test(1)))
 
 
 @over_every_network

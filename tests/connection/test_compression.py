@@ -24,10 +24,18 @@ from picows import (
     ws_broadcast,
     ws_connect,
 )
-from tests.connection.networks import Network, Received, Recorder, cut, over_both_loops, over_every_network, over_tcp_and_tls
+from tests.connection.networks import (
+    EchoInPlace,
+    Network,
+    Received,
+    Recorder,
+    cut,
+    over_both_loops,
+    over_every_network,
+    over_tcp_and_tls,
+    transports,
+)
 from tests.connection.peers import BINARY, CLOSE, CONTINUATION, TEXT, Peer, close_code, stream
-from tests.connection.test_broadcast import transports
-from tests.connection.test_messages import Echo
 
 DOCUMENT = json.dumps([{"id": i, "name": f"user {i}", "tags": ["a", "b"]} for i in range(200)]).encode()
 DEFLATE = {"compression": WSDeflate()}
@@ -55,7 +63,6 @@ def deflated(payload: bytes) -> bytes:
 
 
 SETTINGS = {
-    "defaults": {},
     "no takeover": {"server_no_context_takeover": True, "client_no_context_takeover": True},
     "windows": {"server_max_window_bits": 9, "client_max_window_bits": 15},
     "smallest": {"server_max_window_bits": 8, "client_max_window_bits": 8},
@@ -64,12 +71,21 @@ SETTINGS = {
 
 
 @over_every_network
+def test_messages_come_back_over_every_network(net: Network) -> None:
+    check_that_messages_come_back(net, {})
+
+
+@over_both_loops
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
-def test_messages_come_back(net: Network, settings: dict[str, Any]) -> None:
+def test_messages_come_back_with_all_settings(net: Network, settings: dict[str, Any]) -> None:
+    check_that_messages_come_back(net, settings)
+
+
+def check_that_messages_come_back(net: Network, settings: dict[str, Any]) -> None:
     options: dict[str, Any] = {"compression": WSDeflate(**settings)}
 
     async def test() -> None:
-        async with net.pair(server=Echo, client_options=options, server_options=options) as (client, _):
+        async with net.pair(server=EchoInPlace, client_options=options, server_options=options) as (client, _):
             assert "permessage-deflate" in client.transport.response.headers["Sec-WebSocket-Extensions"]
             messages = [b"", b"short", DOCUMENT, DOCUMENT[::-1], bytes(3 * MIB), DOCUMENT]
             for compress in (None, True, False):
@@ -88,7 +104,7 @@ def test_one_side_alone_compresses_nothing(net: Network, sides: tuple[bool, bool
     async def test() -> None:
         client_options, server_options = ({**DEFLATE} if side else {} for side in sides)
         async with net.pair(
-            server=Echo, client_options=client_options, server_options=server_options
+            server=EchoInPlace, client_options=client_options, server_options=server_options
         ) as (client, server):
             assert "Sec-WebSocket-Extensions" not in client.transport.response.headers
             client.transport.send(WSMsgType.BINARY, DOCUMENT, compress=True)
@@ -394,7 +410,7 @@ def test_with_the_websockets_package(net: Network) -> None:
 
     async def test() -> None:
         options: dict[str, Any] = {**DEFLATE, "enable_auto_close": True}
-        async with net.serve(lambda request: Echo(), **options) as url, client_module.connect(url) as theirs:
+        async with net.serve(lambda request: EchoInPlace(), **options) as url, client_module.connect(url) as theirs:
             assert [extension.name for extension in theirs.protocol.extensions] == ["permessage-deflate"]
             for message in messages:
                 await theirs.send(message)

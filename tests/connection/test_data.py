@@ -23,7 +23,7 @@ from tests.connection.networks import (
     over_tcp_and_tls,
 )
 from tests.connection.peers import BINARY, CONTINUATION, PING, PONG, ROLES, TEXT, raw_client
-from tests.connection.test_threads import call_in_thread
+from tests.connection.threads import call_in_thread
 
 MIB = 1024 * 1024
 SIZES = [0, 1, 2, 124, 125, 126, 127, 65535, 65536, 65537, 256 * 1024 - 7, 256 * 1024, MIB, 16 * MIB]

@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 import pytest
 
 from picows import WSFrame, WSMsgType, WSProtocolError, WSTransport
-from tests.connection.networks import Echo, Network, Received, Recorder, close_state, over_every_network, over_tcp_and_tls
+from tests.connection.networks import (
+    Echo,
+    Network,
+    Received,
+    Recorder,
+    all_at_once,
+    close_state,
+    over_every_network,
+    over_tcp_and_tls,
+)
 from tests.connection.peers import (
     BINARY,
     CLOSE,
@@ -117,17 +126,15 @@ def test_fault_in_a_read_of_its_own(net: Network, role: str, fault: Fault) -> No
 
 
 @over_every_network
-@over_roles
-def test_fault_with_data_behind_it(net: Network, role: str) -> None:
+def test_fault_with_data_behind_it(net: Network) -> None:
     """What stands behind a fault is not looked at, and does not make the kernel destroy what we sent."""
-    behind = encode(TEXT, b"lost", mask=role == "server") * 100_000
-    net.run(check(net, role, FAULTS[-1], behind=behind))
+    behind = {role: encode(TEXT, b"lost", mask=role == "server") * 100_000 for role in ROLES}
+    net.run(all_at_once(*(check(net, role, FAULTS[-1], behind=behind[role]) for role in ROLES)))
 
 
 @over_tcp_and_tls
-@over_roles
-def test_fault_before_anything_else(net: Network, role: str) -> None:
-    async def test() -> None:
+def test_fault_before_anything_else(net: Network) -> None:
+    async def test(role: str) -> None:
         async with ROLES[role](net, Echo) as (peer, listener):
             peer.write(b"\x83")
             (close,) = await peer.receive_all()
@@ -136,7 +143,7 @@ def test_fault_before_anything_else(net: Network, role: str) -> None:
             await listener.disconnected.wait()
             assert listener.rest() == []
 
-    net.run(test())
+    net.run(all_at_once(*(test(role) for role in ROLES)))
 
 
 @over_roles
@@ -209,8 +216,7 @@ def test_what_is_the_listeners_business_is_no_fault(net: Network, role: str) -> 
 
 
 @over_tcp_and_tls
-@over_roles
-def test_large_answers_leave_before_the_close(net: Network, role: str) -> None:
+def test_large_answers_leave_before_the_close(net: Network) -> None:
     """They are still queued in the transport when the fault is found."""
 
     class Generous(Echo):
@@ -218,7 +224,7 @@ def test_large_answers_leave_before_the_close(net: Network, role: str) -> None:
             for i in range(8):
                 transport.send(WSMsgType.BINARY, bytes([i]) * (1 << 20))
 
-    async def test() -> None:
+    async def test(role: str) -> None:
         async with ROLES[role](net, Generous) as (peer, listener):
             peer.write(peer.encode(TEXT, b"good") + b"\x83")
             *answers, close = await peer.receive_all()
@@ -227,7 +233,7 @@ def test_large_answers_leave_before_the_close(net: Network, role: str) -> None:
             await peer.close()
             await listener.disconnected.wait()
 
-    net.run(test())
+    net.run(all_at_once(*(test(role) for role in ROLES)))
 
 
 @over_tcp_and_tls
@@ -246,13 +252,13 @@ def test_other_connections_go_on(net: Network) -> None:
     net.run(test())
 
 
-STALLED = {"header": b"\x82", "length": b"\x82\xfe\x01", "payload": b"\x82\xfe\x01\x00abcd" + bytes(100)}
+# Part of the header, of its length, of the payload.
+STALLED = [b"\x82", b"\x82\xfe\x01", b"\x82\xfe\x01\x00abcd" + bytes(100)]
 
 
 @over_tcp_and_tls
-@pytest.mark.parametrize("part", STALLED.values(), ids=STALLED.keys())
-def test_part_of_a_frame_that_stalls(net: Network, part: bytes) -> None:
-    async def test() -> None:
+def test_part_of_a_frame_that_stalls(net: Network) -> None:
+    async def test(part: bytes) -> None:
         async with raw_client(net, Recorder, receive_timeout=0.1) as (peer, listener):
             # Whole frames may keep us waiting.
             peer.send(TEXT, b"first")
@@ -265,7 +271,7 @@ def test_part_of_a_frame_that_stalls(net: Network, part: bytes) -> None:
             await peer.close()
             await listener.disconnected.wait()
 
-    net.run(test())
+    net.run(all_at_once(*map(test, STALLED)))
 
 
 def test_a_frame_that_drips_takes_one_timer(net: Network) -> None:

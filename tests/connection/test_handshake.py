@@ -37,6 +37,7 @@ from tests.connection.networks import (
     Network,
     Received,
     Recorder,
+    all_at_once,
     cut,
     over_both_loops,
     over_every_network,
@@ -48,6 +49,7 @@ from tests.connection.peers import (
     REQUEST,
     ROLES,
     TEXT,
+    Peer,
     encode,
     raw_client,
     serve_streams,
@@ -308,30 +310,32 @@ def test_a_factory_that_fails(net: Network, outcome: str, caplog: pytest.LogCapt
 def test_a_handshake_that_drips_is_cut(net: Network) -> None:
     """Each byte does not start the time anew."""
 
+    async def drip(peer: Peer, data: bytes) -> None:
+        with contextlib.suppress(ConnectionError):
+            for byte in data[:-1]:
+                peer.write(bytes([byte]))
+                await peer.writer.drain()
+                await asyncio.sleep(0.02)
+
+    async def late(url: str, data: bytes) -> None:
+        began = time.monotonic()
+        async with stream(net, url) as peer:
+            dripping = asyncio.ensure_future(drip(peer, data))
+            await peer.lost()
+            assert time.monotonic() - began >= 0.15
+            dripping.cancel()
+            await asyncio.wait([dripping])
+
+    async def in_time(url: str) -> None:
+        client = await net.connect(Recorder, url)
+        await asyncio.sleep(0.25)
+        client.transport.send_ping(b"still here")
+        assert await client.frames.get() == Received(PONG, b"still here")
+        await cut(client)
+
     async def test() -> None:
         async with net.serve(lambda request: Echo(), websocket_handshake_timeout=0.2) as url:
-            for data in (b"", REQUEST[:50], REQUEST[:-1]):
-                began = time.monotonic()
-                async with stream(net, url) as peer:
-
-                    async def drip(peer: Any = peer, data: bytes = data) -> None:
-                        with contextlib.suppress(ConnectionError):
-                            for byte in data[:-1]:
-                                peer.write(bytes([byte]))
-                                await peer.writer.drain()
-                                await asyncio.sleep(0.02)
-
-                    dripping = asyncio.ensure_future(drip())
-                    await peer.lost()
-                    assert time.monotonic() - began >= 0.15
-                    dripping.cancel()
-                    await asyncio.wait([dripping])
-            # Who is in time is not cut later.
-            client = await net.connect(Recorder, url)
-            await asyncio.sleep(0.25)
-            client.transport.send_ping(b"still here")
-            assert await client.frames.get() == Received(PONG, b"still here")
-            await cut(client)
+            await all_at_once(*(late(url, data) for data in (b"", REQUEST[:50], REQUEST[:-1])), in_time(url))
 
     net.run(test())
 

@@ -17,6 +17,7 @@ from tests.connection.networks import (
     Network,
     Received,
     Recorder,
+    all_at_once,
     close_state,
     cut,
     over_both_loops,
@@ -100,10 +101,8 @@ def test_a_pong_that_nobody_waits_for_is_delivered(net: Network, role: str) -> N
 
 
 @over_tcp_and_tls
-@over_roles
-@over_strategies
-def test_pings_go_on_while_they_are_answered(net: Network, role: str, strategy: WSAutoPingStrategy) -> None:
-    async def test() -> None:
+def test_pings_go_on_while_they_are_answered(net: Network) -> None:
+    async def test(role: str, strategy: WSAutoPingStrategy) -> None:
         began = time.monotonic()
         async with ROLES[role](net, Recorder, **auto_ping(auto_ping_strategy=strategy)) as (peer, listener):
             for count in range(1, 5):
@@ -117,7 +116,7 @@ def test_pings_go_on_while_they_are_answered(net: Network, role: str, strategy: 
             assert await listener.frames.get() == Received(TEXT, b"behind")
             assert not listener.transport.is_disconnected
 
-    net.run(test())
+    net.run(all_at_once(*(test(role, strategy) for role in ROLES for strategy in WSAutoPingStrategy)))
 
 
 async def answer_pings(peer: Peer, times: list[float]) -> None:
@@ -215,30 +214,27 @@ def test_only_a_pong_is_life_when_pings_are_periodical(net: Network, role: str) 
 
 @over_both_loops
 def test_periodical_pings_come_among_data_and_idle_ones_do_not(net: Network) -> None:
-    async def test() -> None:
-        counts = []
-        for strategy in WSAutoPingStrategy:
-            options = auto_ping(auto_ping_idle_timeout=0.1, auto_ping_strategy=strategy)
-            async with raw_client(net, Recorder, **options) as (peer, _):
-                times: list[float] = []
-                answering = asyncio.ensure_future(answer_pings(peer, times))
-                until = time.monotonic() + 0.45
-                longest = last = 0.0
-                while time.monotonic() < until:
-                    peer.send(BINARY, b"data")
-                    last = time.monotonic()
-                    await asyncio.sleep(0.005)
-                    longest = max(longest, time.monotonic() - last)
-                answering.cancel()
-                await asyncio.wait([answering])
-                counts.append((strategy.name, len(times), longest))
-        by_name = {name: (count, longest) for name, count, longest in counts}
-        assert by_name["PING_PERIODICALLY"][0] >= 3
-        count, longest = by_name["PING_WHEN_IDLE"]
-        # Unless the machine itself was idle for so long.
-        assert count == 0 or longest > 0.09
+    async def test(strategy: WSAutoPingStrategy) -> None:
+        options = auto_ping(auto_ping_idle_timeout=0.1, auto_ping_strategy=strategy)
+        async with raw_client(net, Recorder, **options) as (peer, _):
+            times: list[float] = []
+            answering = asyncio.ensure_future(answer_pings(peer, times))
+            until = time.monotonic() + 0.45
+            longest = last = 0.0
+            while time.monotonic() < until:
+                peer.send(BINARY, b"data")
+                last = time.monotonic()
+                await asyncio.sleep(0.005)
+                longest = max(longest, time.monotonic() - last)
+            answering.cancel()
+            await asyncio.wait([answering])
+        if strategy == WSAutoPingStrategy.PING_PERIODICALLY:
+            assert len(times) >= 3
+        else:
+            # Unless the machine itself was idle for so long.
+            assert not times or longest > 0.09
 
-    net.run(test())
+    net.run(all_at_once(*(test(strategy) for strategy in WSAutoPingStrategy)))
 
 
 @over_both_loops
@@ -404,12 +400,10 @@ def test_no_timer_outlives_the_connection(net: Network) -> None:
 
 
 @over_both_loops
-@over_roles
-@over_strategies
-def test_a_peer_that_said_close_is_not_pinged(net: Network, role: str, strategy: WSAutoPingStrategy) -> None:
+def test_a_peer_that_said_close_is_not_pinged(net: Network) -> None:
     """Nor missed: it is told all that the listener still has to say."""
 
-    async def test() -> None:
+    async def test(role: str, strategy: WSAutoPingStrategy) -> None:
         options = auto_ping(auto_ping_reply_timeout=REPLY, auto_ping_strategy=strategy)
         async with ROLES[role](net, Recorder, **options) as (peer, listener):
             # Its reply to this one could not come any more.
@@ -427,12 +421,11 @@ def test_a_peer_that_said_close_is_not_pinged(net: Network, role: str, strategy:
             await peer.close()
             await listener.disconnected.wait()
 
-    net.run(test())
+    net.run(all_at_once(*(test(role, strategy) for role in ROLES for strategy in WSAutoPingStrategy)))
 
 
 @over_both_loops
-@over_roles
-def test_the_last_data_of_a_peer_are_life(net: Network, role: str) -> None:
+def test_the_last_data_of_a_peer_are_life(net: Network) -> None:
     """After our CLOSE no ping can be sent, whose reply could be missed."""
 
     class Asking(Recorder):
@@ -442,7 +435,7 @@ def test_the_last_data_of_a_peer_are_life(net: Network, role: str) -> None:
             self.asked_when_closing += transport.is_close_frame_sent
             transport.send_ping()
 
-    async def test() -> None:
+    async def test(role: str) -> None:
         reply = 0.3
         options = auto_ping(auto_ping_reply_timeout=reply, auto_ping_strategy=WSAutoPingStrategy.PING_PERIODICALLY)
         async with ROLES[role](net, Asking, **options) as (peer, listener):
@@ -459,14 +452,12 @@ def test_the_last_data_of_a_peer_are_life(net: Network, role: str) -> None:
             assert (await listener.frames.get()).msg_type == CLOSE
             assert listener.asked_when_closing == 0
 
-    net.run(test())
+    net.run(all_at_once(*(test(role) for role in ROLES)))
 
 
 @over_both_loops
-@over_roles
-@over_strategies
-def test_a_peer_that_is_silent_after_our_close_is_left(net: Network, role: str, strategy: WSAutoPingStrategy) -> None:
-    async def test() -> None:
+def test_a_peer_that_is_silent_after_our_close_is_left(net: Network) -> None:
+    async def test(role: str, strategy: WSAutoPingStrategy) -> None:
         options = auto_ping(auto_ping_idle_timeout=2 * REPLY, auto_ping_reply_timeout=REPLY, auto_ping_strategy=strategy)
         async with ROLES[role](net, Recorder, **options) as (peer, listener):
             # Silence before it does not count.
@@ -477,7 +468,7 @@ def test_a_peer_that_is_silent_after_our_close_is_left(net: Network, role: str, 
             assert time.monotonic() - closed >= REPLY - 0.005
             assert [close_code(frame) for frame in await peer.receive_all() if frame.msg_type != PING] == [1000]
 
-    net.run(test())
+    net.run(all_at_once(*(test(role, strategy) for role in ROLES for strategy in WSAutoPingStrategy)))
 
 
 @over_tcp_and_tls
@@ -758,9 +749,8 @@ def test_a_stall_begins_with_the_last_byte(net: Network) -> None:
 
 
 @over_tcp_and_tls
-@pytest.mark.parametrize("pause", [0.9, 2], ids=["within the limit", "beyond it"])
-def test_a_pause_of_ours_is_not_the_peers_silence(net: Network, pause: float) -> None:
-    async def test() -> None:
+def test_a_pause_of_ours_is_not_the_peers_silence(net: Network) -> None:
+    async def test(pause: float) -> None:
         limit = 0.15
         async with raw_client(net, Recorder, receive_timeout=limit) as (peer, listener):
             frame = peer.encode(TEXT, b"in two parts")
@@ -782,7 +772,8 @@ def test_a_pause_of_ours_is_not_the_peers_silence(net: Network, pause: float) ->
             assert close_code(await peer.receive()) == 1008
             assert time.monotonic() - resumed >= limit - 0.005
 
-    net.run(test())
+    # Within the limit, and beyond it.
+    net.run(all_at_once(test(0.9), test(2)))
 
 
 # -- the measuring of round trips --
@@ -940,11 +931,10 @@ def test_a_late_reply_is_not_taken_for_another(net: Network, role: str) -> None:
 
 
 @over_both_loops
-@over_strategies
-def test_any_pong_is_life_while_it_is_measured(net: Network, strategy: WSAutoPingStrategy) -> None:
+def test_any_pong_is_life_while_it_is_measured(net: Network) -> None:
     """Some peers answer with an empty one. They cannot be measured, but they live."""
 
-    async def test() -> None:
+    async def test(strategy: WSAutoPingStrategy) -> None:
         reply = 0.2
         options = auto_ping(auto_ping_reply_timeout=reply, auto_ping_strategy=strategy)
         async with raw_client(net, Recorder, **options) as (peer, listener):
@@ -968,7 +958,7 @@ def test_any_pong_is_life_while_it_is_measured(net: Network, strategy: WSAutoPin
             assert state is not None
             assert state[0][0] == 1001
 
-    net.run(test())
+    net.run(all_at_once(*(test(strategy) for strategy in WSAutoPingStrategy)))
 
 
 @over_both_loops

@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from picows import WSDeflate, WSMsgType, WSTransport, ws_broadcast
-from tests.connection.networks import Network, Recorder, cut, over_both_loops, over_tcp_and_tls
-from tests.connection.peers import BINARY, CLOSE, PING, PONG, TEXT, Peer, raw_server, serve_streams, upgrade_response
+from tests.connection.networks import Network, Recorder, over_both_loops, over_tcp_and_tls
+from tests.connection.peers import BINARY, CLOSE, PING, PONG, TEXT, Peer, raw_server, raw_servers
 
 ROOT = Path(__file__).parents[2]
 MIB = 1024 * 1024
 DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=12\r\n"
-
-
-@contextlib.asynccontextmanager
-async def raw_servers(
-    net: Network, count: int, extensions: bytes = b"", **options: Any
-) -> AsyncIterator[tuple[list[Peer], list[Any]]]:
-    """Raw peers, and the picows clients that are connected to them, in the same order."""
-    peers: list[Peer] = []
-    listeners: list[Any] = []
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = await reader.readuntil(b"\r\n\r\n")
-        writer.write(upgrade_response(request)[:-2] + extensions + b"\r\n")
-        peers.append(Peer(reader, writer, masks=False))
-
-    async with serve_streams(net, handle) as url:
-        try:
-            for _ in range(count):
-                listeners.append(await net.connect(Recorder, url, **options))
-            yield peers, listeners
-        finally:
-            await cut(*listeners)
-            for peer in peers:
-                await peer.close()
 
 
 def repeated(keys: list[bytes]) -> int:
@@ -157,7 +131,6 @@ def cork(transport: WSTransport, peer: Peer) -> None:
         transport.send(WSMsgType.TEXT, b"corked")
         transport.send_ping(b"corked")
         transport.send_reuse_external_bytearray(WSMsgType.BINARY, bytearray(20), 14)
-
 
 
 # What to do twice with a connection, and the frames that each time arrive.

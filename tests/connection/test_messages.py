@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picows import WSFrame, WSMsgType, WSProtocolError, WSTransport
-from tests.connection.networks import Network, Received, Recorder, over_both_loops, over_every_network, over_tcp_and_tls
+from tests.connection.networks import (
+    EchoInPlace,
+    Network,
+    Received,
+    Recorder,
+    over_both_loops,
+    over_every_network,
+    over_tcp_and_tls,
+)
 from tests.connection.peers import BINARY, CLOSE, CONTINUATION, PING, PONG, ROLES, TEXT, Peer, close_code, raw_client
 
 MIB = 1024 * 1024
@@ -19,13 +27,6 @@ LIMIT = 1000
 MESSAGES = {"assemble_messages": True}
 
 over_roles = pytest.mark.parametrize("role", ROLES)
-
-
-class Echo(Recorder):
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        super().on_ws_frame(transport, frame)
-        if frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY):
-            transport.send(frame.msg_type, frame)
 
 
 def fragments(peer: Peer, opcode: int, *payloads: bytes) -> bytes:
@@ -100,7 +101,7 @@ def test_faults(net: Network, role: str, code: int, wire: Any) -> None:
     """What came before the fault is delivered and answered, and nothing of the faulty message."""
 
     async def test() -> None:
-        async with ROLES[role](net, Echo, **MESSAGES, max_message_size=LIMIT) as (peer, listener):
+        async with ROLES[role](net, EchoInPlace, **MESSAGES, max_message_size=LIMIT) as (peer, listener):
             peer.write(fragments(peer, TEXT, b"be", b"fore") + wire(peer) + peer.encode(TEXT, b"behind"))
             assert await peer.receive() == Received(TEXT, b"before")
             close = await peer.receive()
@@ -254,7 +255,7 @@ def test_a_message_that_a_close_cut_short_does_not_stall(net: Network) -> None:
 )
 def test_whatever_the_fragments_and_the_reads(net: Network, messages: list[list[int]], cuts: list[int]) -> None:
     async def test() -> None:
-        async with raw_client(net, Echo, **MESSAGES) as (peer, _):
+        async with raw_client(net, EchoInPlace, **MESSAGES) as (peer, _):
             expected = []
             wire = b""
             for i, sizes in enumerate(messages):

@@ -21,7 +21,9 @@ from tests.connection.networks import (
     Echo,
     Network,
     Recorder,
+    all_at_once,
     cancel_at_every_step,
+    cut,
     over_both_loops,
     over_every_network,
     over_tcp_and_tls,
@@ -59,8 +61,7 @@ async def check_echo(net: Network, url: str, **arguments: Any) -> None:
     assert await client.payload() == message
     # The URL says it, not how the proxy is reached.
     assert client.transport.is_secure is net.tls
-    client.transport.disconnect()
-    await client.transport.wait_disconnected()
+    await cut(client)
 
 
 def unused_port() -> int:
@@ -80,6 +81,21 @@ def test_echo(net: Network, scheme: str) -> None:
             assert host == ("127.0.0.1" if scheme == "socks4" else "localhost")
 
     net.run(check())
+
+
+@over_every_network
+def test_both_learn_of_a_graceful_end(net: Network) -> None:
+    async def check(scheme: str) -> None:
+        server = Recorder()
+        async with running_proxy(scheme) as proxy, net.serve(lambda request: server, use_aiofastnet=False) as url:
+            client = await net.connect(
+                Recorder, url, ssl_context=client_tls(), proxy=proxy.url, proxy_ssl_context=client_tls()
+            )
+            client.transport.disconnect()
+            for listener in (client, server):
+                await listener.transport.wait_disconnected()
+
+    net.run(all_at_once(*map(check, SCHEMES)))
 
 
 @over_both_loops

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import itertools
 import logging
+import socket
 import tracemalloc
 from typing import Any
 
 import pytest
 
 from picows import WSCloseCode, WSMsgType, WSSlowPeerError, WSSlowPeerPolicy, WSTransport, ws_broadcast
-from tests.connection.networks import Network, Received, Recorder, over_both_loops, over_every_network, over_tcp_and_tls
+from tests.connection.networks import (
+    Network,
+    Received,
+    Recorder,
+    over_both_loops,
+    over_every_network,
+    over_tcp_and_tls,
+    subscribers,
+    transports,
+)
 from tests.connection.peers import CLOSE, PING, PONG, ROLES, close_payload
-from tests.connection.test_backpressure import Producer
-from tests.connection.test_broadcast import subscribers, transports
+from tests.connection.producers import Producer
 
 LIMIT = 1 << 20
 CHUNK = bytes(1 << 16)
@@ -122,6 +131,11 @@ def test_a_frame_over_the_limit_while_nothing_waits(net: Network) -> None:
     net.run(test())
 
 
+def hold_little(transport: WSTransport, buffer: int) -> None:
+    """Have the kernel hold little of what is not read, so that it is not megabytes later that we notice."""
+    transport.underlying_transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, buffer, 1 << 16)
+
+
 @over_tcp_and_tls
 @pytest.mark.parametrize("policy", list(WSSlowPeerPolicy), ids=lambda policy: policy.name)
 def test_five_of_a_hundred_never_read(net: Network, policy: WSSlowPeerPolicy) -> None:
@@ -132,11 +146,13 @@ def test_five_of_a_hundred_never_read(net: Network, policy: WSSlowPeerPolicy) ->
     async def test() -> None:
         async with subscribers(net, 100, **options) as (clients, servers):
             slow, quick = clients[::20], [client for i, client in enumerate(clients) if i % 20]
-            for client in slow:
+            for client, server in zip(slow, servers[::20]):
                 client.transport.underlying_transport.pause_reading()
+                hold_little(client.transport, socket.SO_RCVBUF)
+                hold_little(server.transport, socket.SO_SNDBUF)
             targets = transports(servers)
             tracemalloc.start()
-            # Until the kernel holds as much as it wants for the slow ones, too.
+            # Until the kernel, too, holds all that it may for the slow ones.
             for i in itertools.count():
                 message = bytes([i % 251]) * size
                 taken = ws_broadcast(targets, WSMsgType.BINARY, message)

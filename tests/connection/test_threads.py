@@ -12,6 +12,7 @@ import pytest
 from picows import WSMsgType, WSTransport
 from tests.connection.networks import Echo, Network, Received, Recorder, over_both_loops
 from tests.connection.peers import TEXT
+from tests.connection.threads import call_in_thread
 
 METHODS: dict[str, Callable[[WSTransport], Any]] = {
     "send": lambda transport: transport.send(WSMsgType.TEXT, b"lost"),
@@ -33,23 +34,6 @@ METHODS: dict[str, Callable[[WSTransport], Any]] = {
 
 async def measure(transport: WSTransport) -> None:
     await transport.measure_roundtrip_time(1)
-
-
-def call_in_thread(function: Callable[..., Any], *arguments: Any) -> tuple[int, BaseException | None]:
-    """The thread's ident, and what the function raised in it."""
-    outcome: list[Any] = [None]
-
-    def main() -> None:
-        outcome[0] = threading.get_ident()
-        try:
-            function(*arguments)
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=main)
-    thread.start()
-    thread.join()
-    return outcome[0], outcome[1] if len(outcome) > 1 else None
 
 
 @over_both_loops

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -14,12 +13,19 @@ from typing import Any
 import pytest
 
 from picows import WSDeflate, WSFrame, WSMsgType, WSProtocolError, WSTransport, ws_broadcast
-from tests.connection.networks import Network, Received, Recorder, over_both_loops, over_every_network, over_tcp_and_tls
+from tests.connection.networks import (
+    Network,
+    Received,
+    Recorder,
+    all_at_once,
+    over_both_loops,
+    over_every_network,
+    over_tcp_and_tls,
+)
 from tests.connection.peers import BINARY, CLOSE, PING, PONG, ROLES, TEXT, Peer, apply_mask, close_payload, raw_client
+from tests.connection.producers import FILLING, fill
 
 over_roles = pytest.mark.parametrize("role", ROLES)
-
-FILLING = bytes(1 << 16)
 
 
 class Counting(Recorder):
@@ -49,19 +55,6 @@ class Counting(Recorder):
     def resume_writing(self) -> None:
         self.calls.append("resume")
         self.paused = False
-
-
-def fill(transport: WSTransport) -> int:
-    """Send until the peer's kernel takes no more, so that the next write calls pause_writing; how much was sent."""
-    underlying: Any = transport.underlying_transport
-    underlying.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
-    underlying.set_write_buffer_limits(high=1 << 30)
-    filled = 0
-    while not underlying.get_write_buffer_size():
-        transport.send(WSMsgType.BINARY, FILLING)
-        filled += len(FILLING)
-    underlying.set_write_buffer_limits(high=underlying.get_write_buffer_size() + 1)
-    return filled
 
 
 async def receive_numbered(peer: Peer, last: bytes) -> list[Received]:
@@ -130,23 +123,21 @@ def test_what_pause_writing_sends_is_neither_lost_nor_early(
 
 
 @over_every_network
-@pytest.mark.parametrize("how", ["raise", "raise a chosen code", "disconnect", "abort", "twice"])
-def test_what_pause_writing_may_do_to_a_disconnect(net: Network, how: str) -> None:
+def test_what_pause_writing_may_do_to_a_disconnect(net: Network) -> None:
     """The gathered frames leave inside of disconnect(), and there the callback ends the connection once more."""
 
-    def end() -> None:
+    def end(how: str, transport: WSTransport) -> None:
         if how == "raise":
             raise ValueError("from pause_writing")
         if how == "raise a chosen code":
             raise WSProtocolError(4000, "from pause_writing")
-        listener.transport.disconnect(graceful=how != "abort")
+        transport.disconnect(graceful=how != "abort")
         if how == "twice":
-            listener.transport.disconnect()
+            transport.disconnect()
 
-    async def test() -> None:
-        nonlocal listener
+    async def test(how: str) -> None:
         async with filled(net, "server") as (peer, listener):
-            listener.on_pause = end
+            listener.on_pause = lambda: end(how, listener.transport)
             with listener.transport.cork():
                 listener.send(1000)
                 listener.transport.disconnect()
@@ -161,8 +152,7 @@ def test_what_pause_writing_may_do_to_a_disconnect(net: Network, how: str) -> No
             await asyncio.sleep(0.15)
             assert listener.calls.count("disconnected") == 1
 
-    listener: Counting
-    net.run(test())
+    net.run(all_at_once(*map(test, ("raise", "raise a chosen code", "disconnect", "abort", "twice"))))
 
 
 @over_tcp_and_tls

@@ -8,10 +8,10 @@ import tracemalloc
 import zlib
 
 import pytest
+from tests.codec.bindings import CodecError
+from tests.messages.bindings import STATUS_NAMES, Message, MessageReader
 
 from picows import WSProtocolError
-from picows._codec import CodecError
-from picows._messages import STATUS_NAMES, Message, MessageReader
 from picows.deflate import Inflater
 
 TEXT, BINARY = 1, 2

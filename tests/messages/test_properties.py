@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.codec.bindings import CodecError
+from tests.messages.bindings import MessageReader
 
 from picows import WSProtocolError
-from picows._codec import CodecError
-from picows._messages import MessageReader
 from picows.deflate import Inflater
 
 TEXT, BINARY, PING = 1, 2, 9

@@ -14,7 +14,10 @@ from pathlib import Path
 CHECKOUT = Path(__file__).parents[2]
 
 # Nothing else of the checkout: the list of files in an old egg-info would go into the sdist.
-SOURCES = ["HISTORY.rst", "LICENSE", "MANIFEST.in", "README.rst", "examples", "picows", "pyproject.toml", "setup.py"]
+FOLDERS = ["conformance", "docs", "examples", "fuzz", "picows", "profiling", "tests"]
+FILES = ["HISTORY.rst", "LICENSE", "MANIFEST.in", "Makefile", "README.rst", "pyproject.toml", "setup.py"]
+FILES += sorted(path.name for path in CHECKOUT.glob("requirements-*.txt"))
+SOURCES = [*FOLDERS, *FILES]
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def build(folder: Path) -> None:
     source.mkdir()
     for name in SOURCES:
         if (CHECKOUT / name).is_dir():
-            shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "_build"))
         else:
             shutil.copy(CHECKOUT / name, source / name)
     run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source)], elsewhere)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sysconfig
 import tarfile
 import zipfile
@@ -7,7 +8,7 @@ import zipfile
 import pytest
 
 import picows
-from tests.packaging.installation import CHECKOUT, Installation
+from tests.packaging.installation import CHECKOUT, FILES, FOLDERS, Installation
 
 pytestmark = pytest.mark.timeout(600)  # a busy machine compiles slowly
 
@@ -15,7 +16,7 @@ BUILT = (".so", ".pyd", ".o", ".c", ".html", ".pyc")
 
 
 def test_the_compiled_modules_are_the_installed_ones(installation: Installation) -> None:
-    names = ("_codec", "_messages", "picows", "upgrade._fields")
+    names = ("_messages", "picows", "upgrade._fields")
     imports = ", ".join(f"picows.{name}" for name in names)
     printed = installation.run("-c", f"import {imports}; print(*(module.__file__ for module in ({imports})))")
     for file, name in zip(printed.split(), names):
@@ -39,16 +40,26 @@ def test_the_wheel_holds_what_cython_and_type_checkers_read(installation: Instal
     assert {"picows/picows.pxd", "picows/picows.pyi", "picows/py.typed"} <= sources
     assert sources <= names
     extensions = {name for name in names if name.endswith(sysconfig.get_config_var("EXT_SUFFIX"))}
-    compiled = {"picows/_codec", "picows/_messages", "picows/picows", "picows/upgrade/_fields"}
+    compiled = {"picows/_messages", "picows/picows", "picows/upgrade/_fields"}
     assert {name.split(".")[0] for name in extensions} == compiled
     metadata = {name for name in names if ".dist-info/" in name}
     assert names - metadata - extensions == sources
 
 
-def test_the_sdist_holds_sources_only(installation: Installation) -> None:
+def test_the_wheel_shows_no_more_of_the_codec_than_the_connection_needs(installation: Installation) -> None:
+    """What makes it callable by tests and fuzzers stands in the bindings of the tests."""
+    script = "import json, picows._messages as m; print(json.dumps([name for name in vars(m) if not name.startswith('__')]))"
+    assert json.loads(installation.run("-c", script)) == ["MessageAssembler"]
+    installation.run("-c", "import importlib.util; assert importlib.util.find_spec('picows._codec') is None")
+
+
+def test_the_sdist_holds_sources_only_and_all_that_its_tests_need(installation: Installation) -> None:
     with tarfile.open(installation.sdist) as sdist:
-        names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
-    assert {"picows/picows.pyx", "picows/_codec.pxd", "setup.py", "HISTORY.rst", "examples/localhost.pem"} <= names
+        names = {member.name.split("/", 1)[1] for member in sdist if member.isfile()}
+    paths = (path for folder in FOLDERS for path in (CHECKOUT / folder).rglob("*") if path.is_file())
+    sources = {str(path.relative_to(CHECKOUT)) for path in paths if "_build" not in path.parts and path.suffix not in BUILT}
+    assert {"tests/codec/bindings.pyx", "tests/messages/bindings.pyx", "fuzz/damage.py", "profiling/wire.py"} <= sources
+    assert {*sources, *FILES} <= names
     assert not [name for name in names if name.endswith(BUILT)]
 
 

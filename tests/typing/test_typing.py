@@ -36,6 +36,6 @@ def test_mistakes_are_found() -> None:
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="stubtest knows the standard library of newer versions only")
 def test_the_stubs_say_what_the_modules_hold() -> None:
     allowed = str(HERE / "stubtest-allowlist.txt")
-    # It takes in picows.picows and picows._codec. Not every version of Python and mypy needs all that is allowed.
+    # It takes in the compiled modules. Not every version of Python and mypy needs all that is allowed.
     status, printed = run("mypy.stubtest", "picows", "--allowlist", allowed, "--ignore-unused-allowlist")
     assert status == 0, printed

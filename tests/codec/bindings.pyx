@@ -1,4 +1,4 @@
-"""A face of the frame codec on plain bytes, for tests and fuzzing; the connection uses the C functions of _codec.pxd.
+"""The frame codec on plain bytes, for tests and fuzzing; the connection uses the C functions of _codec.pxd, as this does.
 
 It decides nothing about frames. It owns memory the way a connection does: a frame that is incomplete moves to a buffer
 of exactly its size as soon as that is known. A reader's blocks come straight from malloc(), so that a sanitizer guards
@@ -7,7 +7,18 @@ both their ends.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from picows._codec cimport (
+    ERR_CLOSE_CODE, ERR_CLOSE_REASON, ERR_CLOSE_SIZE, ERR_CONTROL_FRAGMENTED, ERR_CONTROL_TOO_LONG, ERR_FRAME_TOO_BIG,
+    ERR_LENGTH_NOT_MINIMAL, ERR_LENGTH_TOP_BIT, ERR_MASK_MISSING, ERR_MASK_UNEXPECTED, ERR_RESERVED_OPCODE, Frame,
+    MAX_HEADER_SIZE, Reader, STATUS_FRAME, STATUS_NEED_MORE, Status, UTF8_ACCEPT, UTF8_REJECT, close_code_may_travel,
+    first_byte, header_size, mask_copy, parse_close_payload, reader_attach, reader_commit, reader_init, reader_needed,
+    reader_next, reader_space, reader_unread, status_close_code, status_sentence, utf8_validate, write_close_payload,
+    write_header,
+)
 
 from collections import namedtuple
 
