@@ -226,17 +226,22 @@ async def cut(*listeners: Recorder) -> None:
             await listener.transport.wait_disconnected()
 
 
+def _missing(network: Network) -> list[str]:
+    return [name for name in network.modules if importlib.util.find_spec(name) is None]
+
+
 def _over(*networks: Network) -> pytest.MarkDecorator:
     def parameter(network: Network) -> Any:
-        missing = [name for name in network.modules if importlib.util.find_spec(name) is None]
+        missing = _missing(network)
         return pytest.param(network, id=str(network), marks=pytest.mark.skipif(bool(missing), reason=f"no {missing}"))
 
     return pytest.mark.parametrize("net", [parameter(network) for network in networks])
 
 
-over_every_network = _over(
-    *(Network(loop, tls, fast) for loop in _ALL_LOOPS for tls in (False, True) for fast in (False, True))
-)
+_EVERY_NETWORK = [Network(loop, tls, fast) for loop in _ALL_LOOPS for tls in (False, True) for fast in (False, True)]
+NETWORKS = [network for network in _EVERY_NETWORK if not _missing(network)]
+
+over_every_network = _over(*_EVERY_NETWORK)
 over_every_tls = _over(*(Network(loop, True, fast) for loop in _ALL_LOOPS for fast in (False, True)))
 over_tcp_and_tls = _over(*(Network(loop, tls) for loop in _ALL_LOOPS for tls in (False, True)))
 over_both_loops = _over(*(Network(loop) for loop in _ALL_LOOPS))

@@ -205,11 +205,10 @@ def send_in_every_way(transport: WSTransport) -> None:
 
 
 @over_tcp_and_tls
-@over_roles
-def test_our_close_is_the_last_on_the_wire(net: Network, role: str) -> None:
+def test_our_close_is_the_last_on_the_wire(net: Network) -> None:
     """A ping behind it is not answered either, in a burst or alone, though the connection is open still."""
 
-    async def test() -> None:
+    async def test(role: str) -> None:
         async with ROLES[role](net, Recorder) as (peer, listener):
             transport = listener.transport
             transport.send_close(1000)
@@ -227,13 +226,12 @@ def test_our_close_is_the_last_on_the_wire(net: Network, role: str) -> None:
             transport.disconnect()
             assert await peer.receive_all() == [Received(CLOSE, close_payload(1000))]
 
-    net.run(test())
+    net.run(all_at_once(*(test(role) for role in ROLES)))
 
 
 @over_tcp_and_tls
-@over_roles
-def test_a_pong_that_waits_does_not_follow_our_close(net: Network, role: str) -> None:
-    async def test() -> None:
+def test_a_pong_that_waits_does_not_follow_our_close(net: Network) -> None:
+    async def test(role: str) -> None:
         async with ROLES[role](net, Recorder) as (peer, listener):
             peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
             for _ in range(20):
@@ -252,7 +250,7 @@ def test_a_pong_that_waits_does_not_follow_our_close(net: Network, role: str) ->
             listener.transport.disconnect()
             assert await peer.receive_all() == []
 
-    net.run(test())
+    net.run(all_at_once(*(test(role) for role in ROLES)))
 
 
 def test_frames_are_delivered_after_our_close(net: Network) -> None:
@@ -328,11 +326,10 @@ def test_an_abort_drops_what_waits(net: Network, side: int) -> None:
 
 
 @over_every_network
-@over_roles
-def test_a_graceful_disconnect_reaches_a_peer_that_is_still_sending(net: Network, role: str) -> None:
+def test_a_graceful_disconnect_reaches_a_peer_that_is_still_sending(net: Network) -> None:
     """Megabytes are under way in both directions, and the peer begins to read only after the disconnect."""
 
-    async def test() -> None:
+    async def test(role: str) -> None:
         limit = {"max_frame_size": 64 * MIB}
         async with ROLES[role](net, Recorder, **limit) as (peer, listener):
             sending = asyncio.ensure_future(send_megabytes(peer, 32))
@@ -350,7 +347,7 @@ def test_a_graceful_disconnect_reaches_a_peer_that_is_still_sending(net: Network
             await listener.disconnected.wait()
             await listener.transport.wait_disconnected()
 
-    net.run(test())
+    net.run(all_at_once(*(test(role) for role in ROLES)))
 
 
 async def send_megabytes(peer: Peer, count: int) -> None:
@@ -395,17 +392,20 @@ def test_both_sides_disconnect_at_once(net: Network) -> None:
 
 
 @over_every_network
-@pytest.mark.parametrize("payload_size", [10, 4 * MIB])
-def test_the_last_words_of_a_server_arrive_with_its_end(net: Network, payload_size: int) -> None:
+def test_the_last_words_of_a_server_arrive_with_its_end(net: Network) -> None:
     class Brief(Recorder):
+        def __init__(self, payload_size: int) -> None:
+            super().__init__()
+            self.payload_size = payload_size
+
         def on_ws_connected(self, transport: WSTransport) -> None:
             super().on_ws_connected(transport)
-            transport.send(WSMsgType.BINARY, bytes(payload_size))
+            transport.send(WSMsgType.BINARY, bytes(self.payload_size))
             transport.send_close(1001)
             transport.disconnect()
 
-    async def test() -> None:
-        async with net.pair(server=Brief) as (client, _):
+    async def test(payload_size: int) -> None:
+        async with net.pair(server=lambda: Brief(payload_size)) as (client, _):
             # It talks into the closing connection.
             for _ in range(100):
                 client.transport.send(WSMsgType.BINARY, bytes(10_000))
@@ -413,7 +413,7 @@ def test_the_last_words_of_a_server_arrive_with_its_end(net: Network, payload_si
             await client.disconnected.wait()
             await client.transport.wait_disconnected()
 
-    net.run(test())
+    net.run(all_at_once(test(10), test(4 * MIB)))
 
 
 @over_every_network

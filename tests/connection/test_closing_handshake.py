@@ -12,6 +12,7 @@ from tests.connection.networks import (
     Network,
     Received,
     Recorder,
+    all_at_once,
     close_state,
     over_both_loops,
     over_every_network,
@@ -160,9 +161,8 @@ def test_all_that_was_sent_before_is_received(net: Network, side: int) -> None:
 
 
 @over_tcp_and_tls
-@over_roles
-def test_a_peer_that_does_not_answer_is_cut_off(net: Network, role: str) -> None:
-    async def test() -> None:
+def test_a_peer_that_does_not_answer_is_cut_off(net: Network) -> None:
+    async def test(role: str) -> None:
         async with ROLES[role](net, Recorder) as (peer, listener):
             closing = asyncio.ensure_future(listener.transport.close(timeout=0.2))
             assert await peer.receive() == Received(CLOSE, close_payload(1000))
@@ -173,7 +173,7 @@ def test_a_peer_that_does_not_answer_is_cut_off(net: Network, role: str) -> None
             await peer.lost()
             await listener.transport.wait_disconnected()
 
-    net.run(test())
+    net.run(all_at_once(*(test(role) for role in ROLES)))
 
 
 @over_tcp_and_tls
@@ -224,8 +224,9 @@ def test_auto_ping_does_not_disturb_it(net: Network) -> None:
             await asyncio.sleep(0.1)
             assert not closing.done()
             peer.send(CLOSE, close_payload(1000))
-            await closing
             assert await end_of_stream(peer)
+            await peer.close()
+            await closing
 
     net.run(test())
 

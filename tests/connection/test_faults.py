@@ -290,15 +290,22 @@ def test_a_frame_that_drips_takes_one_timer(net: Network) -> None:
 
 @over_tcp_and_tls
 def test_part_of_a_frame_that_goes_on(net: Network) -> None:
-    async def test() -> None:
+    async def in_pieces() -> None:
+        async with raw_client(net, Recorder, receive_timeout=0.3) as (peer, listener):
+            for byte in peer.encode(TEXT, b"slowly"):
+                peer.write(bytes([byte]))
+                await asyncio.sleep(0.04)
+            assert await listener.payload() == b"slowly"
+
+    async def with_a_pause_behind_it() -> None:
         async with raw_client(net, Recorder, receive_timeout=0.3) as (peer, listener):
             frame = peer.encode(TEXT, b"slowly")
-            for byte in frame:
-                peer.write(bytes([byte]))
-                await asyncio.sleep(0.05)
+            peer.write(frame[:3])
+            await asyncio.sleep(0.04)
+            peer.write(frame[3:])
             assert await listener.payload() == b"slowly"
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.4)
             peer.send(TEXT, b"later")
             assert await listener.payload() == b"later"
 
-    net.run(test())
+    net.run(all_at_once(in_pieces(), with_a_pause_behind_it()))

@@ -273,8 +273,7 @@ def test_health_checks_and_other_answers(net: Network) -> None:
             client = await net.connect(Recorder, url)
             client.transport.send(WSMsgType.TEXT, b"hello")
             assert await client.payload() == b"hello"
-            client.transport.disconnect()
-            await client.transport.wait_disconnected()
+            await cut(client)
 
     net.run(test())
 
@@ -464,16 +463,15 @@ def test_a_body_that_ends_with_the_connection(net: Network) -> None:
 
 
 @over_every_network
-@pytest.mark.parametrize("answer", [b"", GOOD[:-1]], ids=["nothing", "almost"])
-def test_a_server_that_does_not_answer(net: Network, answer: bytes) -> None:
-    async def test() -> None:
+def test_a_server_that_does_not_answer(net: Network) -> None:
+    async def test(answer: bytes) -> None:
         async with answering(net, answer) as url:
             began = time.monotonic()
             with pytest.raises(asyncio.TimeoutError):
                 await net.connect(Recorder, url, websocket_handshake_timeout=0.1)
             assert 0.09 <= time.monotonic() - began < 5
 
-    net.run(test())
+    net.run(all_at_once(test(b""), test(GOOD[:-1])))
 
 
 @over_tcp_and_tls

@@ -86,11 +86,13 @@ def test_echo(net: Network, scheme: str) -> None:
 @over_every_network
 def test_both_learn_of_a_graceful_end(net: Network) -> None:
     async def check(scheme: str) -> None:
-        server = Recorder()
+        server = Echo()
         async with running_proxy(scheme) as proxy, net.serve(lambda request: server, use_aiofastnet=False) as url:
             client = await net.connect(
                 Recorder, url, ssl_context=client_tls(), proxy=proxy.url, proxy_ssl_context=client_tls()
             )
+            client.transport.send(WSMsgType.BINARY, b"through the tunnel")
+            assert await client.payload() == b"through the tunnel"
             client.transport.disconnect()
             for listener in (client, server):
                 await listener.transport.wait_disconnected()
