@@ -48,9 +48,7 @@ async def main(host: str, port: int) -> None:
     server = await ws_create_server(listener_factory, host, port)
     for sock in server.sockets:
         print("Listening on ws://{}:{}/".format(*sock.getsockname()))
-    with contextlib.closing(server):
-        # Until Ctrl+C. serve_forever() would then wait for every client to leave by itself.
-        await asyncio.Event().wait()
+    await server.serve_forever()  # until Ctrl+C, of which every client is told
 
 
 if __name__ == "__main__":

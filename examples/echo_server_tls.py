@@ -27,9 +27,7 @@ async def main(host: str, port: int, cert: Path, key: Path | None) -> None:
     server = await ws_create_server(listener_factory, host, port, ssl=context)
     for sock in server.sockets:
         print("Listening on wss://{}:{}/".format(*sock.getsockname()))
-    with contextlib.closing(server):
-        # Until Ctrl+C. serve_forever() would then wait for every client to leave by itself.
-        await asyncio.Event().wait()
+    await server.serve_forever()  # until Ctrl+C, of which every client is told
 
 
 if __name__ == "__main__":

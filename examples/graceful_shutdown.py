@@ -17,6 +17,7 @@ from picows import (
     WSFrame,
     WSListener,
     WSMsgType,
+    WSServer,
     WSTransport,
     ws_connect,
     ws_create_server,
@@ -32,17 +33,6 @@ class Listener(WSListener):
             transport.disconnect()
 
 
-class ServerListener(Listener):
-    def __init__(self, connected: set[WSTransport]) -> None:
-        self._connected = connected
-
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        self._connected.add(transport)
-
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._connected.discard(transport)
-
-
 async def close(
     transport: WSTransport, code: WSCloseCode, reason: str, timeout: float = 5.0
 ) -> None:
@@ -55,10 +45,11 @@ async def close(
         await transport.wait_disconnected()
 
 
-async def shut_down(server: asyncio.AbstractServer, connected: set[WSTransport]) -> None:
+async def shut_down(server: WSServer) -> None:
     server.close()  # nobody new; the connections there are go on
-    goodbyes = (close(transport, WSCloseCode.GOING_AWAY, "restart") for transport in connected)
-    await asyncio.gather(*goodbyes)
+    await asyncio.gather(
+        *(close(transport, WSCloseCode.GOING_AWAY, "restart") for transport in server.connections)
+    )
     await server.wait_closed()
 
 
@@ -68,8 +59,7 @@ async def main(host: str, port: int) -> None:
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
 
-    connected: set[WSTransport] = set()
-    server = await ws_create_server(lambda request: ServerListener(connected), host, port)
+    server = await ws_create_server(lambda request: Listener(), host, port)
     url = "ws://{}:{}/".format(*server.sockets[0].getsockname())
 
     client, _ = await ws_connect(Listener, url)
@@ -79,7 +69,7 @@ async def main(host: str, port: int) -> None:
     client, _ = await ws_connect(Listener, url)
     os.kill(os.getpid(), signal.SIGTERM)  # in life, somebody else does this
     await stop.wait()
-    await shut_down(server, connected)
+    await shut_down(server)
     await client.wait_disconnected()
     print(f"The server stopped: {describe(client)}")
 
