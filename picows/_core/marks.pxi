@@ -29,7 +29,7 @@ cdef int tell_listener_of_flow(Connection connection) except -1:
             connection.slow_peer_noted = True
             connection.options.logger.info(
                 "the peer is slow: %d bytes wait to be sent; override pause_writing to stop producing meanwhile",
-                connection.transport.underlying_transport.get_write_buffer_size())
+                queued(connection))
         connection.pause_told = connection.writing_paused
         name = "pause_writing" if connection.pause_told else "resume_writing"
         connection.telling += 1

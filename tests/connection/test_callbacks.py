@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +33,9 @@ from tests.connection.peers import (
     close_code,
     close_payload,
     raw_client,
+    serve_streams,
     stream,
+    upgrade_response,
 )
 
 over_roles = pytest.mark.parametrize("role", ROLES)
@@ -455,6 +458,14 @@ def test_a_loop_inside_a_callback(net: Network) -> None:
     net.run(test())
 
 
+def run_some_of(loop: Any) -> None:
+    for _ in range(20):
+        loop.call_soon(int)  # so that it does not wait for anything to happen
+        loop._run_once()
+    for _ in range(1000):
+        loop.call_soon(int)  # instead of what the outer one had in view
+
+
 def test_the_same_loop_inside_a_callback(net: Network) -> None:
     """Frames of another connection come in and go out while one is being delivered."""
 
@@ -464,13 +475,6 @@ def test_the_same_loop_inside_a_callback(net: Network) -> None:
             run_some_of(asyncio.get_running_loop())
             assert view == before == frame.get_payload_as_bytes()
             super().on_ws_frame(transport, frame)
-
-    def run_some_of(loop: Any) -> None:
-        for _ in range(20):
-            loop.call_soon(int)  # so that it does not wait for anything to happen
-            loop._run_once()
-        for _ in range(1000):
-            loop.call_soon(int)  # instead of what the outer one had in view
 
     async def test() -> None:
         words = [b"word %d " % i + b"." * i for i in range(30)]
@@ -487,6 +491,32 @@ def test_the_same_loop_inside_a_callback(net: Network) -> None:
                 assert [await listener.payload() for _ in words] == words
                 assert [(await peer.receive()).payload for _ in words] == words
             await dripping
+
+    net.run(test())
+
+
+def test_the_same_loop_inside_on_ws_connected(net: Network) -> None:
+    """The server ends the stream meanwhile: the upgrade was over before, and ws_connect returns."""
+
+    class Nesting(Recorder):
+        def on_ws_connected(self, transport: WSTransport) -> None:
+            super().on_ws_connected(transport)
+            loop: Any = asyncio.get_running_loop()
+            for key in loop._selector.get_map().values():
+                for handle in filter(None, key.data):
+                    # That which reads this connection is running, and cannot be entered twice in one context.
+                    handle._context = contextvars.copy_context()
+            run_some_of(loop)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(upgrade_response(await reader.readuntil(b"\r\n\r\n")))
+        writer.close()
+
+    async def test() -> None:
+        async with serve_streams(net, handle) as url:
+            listener = await net.connect(Nesting, url)
+            await listener.transport.wait_disconnected()
+            assert listener.calls == ["connected", "disconnected"]
 
     net.run(test())
 
