@@ -45,6 +45,7 @@ cdef class AsyncioProtocol(Connection):
             return
         if awaits_upgrade(self):
             fail_upgrade(self, exc)
+        deliver_before_end(self)
         self.state = STATE_CLOSED
         unregister(self)
         self.fd = -1
