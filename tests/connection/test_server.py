@@ -575,7 +575,9 @@ def test_a_connection_takes_32_bytes_in_the_list_at_most() -> None:
 
 
 SERVE = """
-import asyncio, sys
+import asyncio, signal, sys
+# A shell starts what runs in the background with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from picows import WSListener, WSMsgType, ws_create_server
 from tests.connection.networks import Network
 from tests.connection.proxies import server_tls
