@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from .arguments import accepts
 from .deflate import WSDeflate
 from .picows import (
     ConnectionOptions,
@@ -15,7 +14,7 @@ from .picows import (
     WSTransport,
     adopt,
 )
-from .server import ServerListenerFactory
+from .server import ServerListenerFactory, check_server_factory
 from .settings import LoggerLike, Settings, document_options
 
 # What a connection calls. Reading may be paused by others only, so there need be no way to do so.
@@ -28,6 +27,8 @@ _TRANSPORT_METHODS = (
     "is_closing",
     "set_protocol",
     "write",
+    "write_eof",
+    "writelines",
 )
 
 
@@ -72,7 +73,9 @@ def ws_adopt(
         The asyncio transport of the connection: TCP, TLS or any other that has the methods of a
         :class:`asyncio.Transport`. Frames are written straight to its socket, unless it has none
         (``get_extra_info("socket")`` is None) or TLS lies above it. What was written to it before
-        goes out first. Reading is resumed if it is paused.
+        goes out first. Reading is resumed if it is paused. That of an
+        :class:`asyncio.StreamWriter` is closed when nothing refers to the writer any more: keep it
+        until the connection has ended.
     :param request:
         All bytes that were read: the request, with its head as it came or written anew, and what
         came behind it. If it is not complete yet, the rest is awaited.
@@ -88,11 +91,7 @@ def ws_adopt(
     """
     # So far the locals are the arguments.
     settings = Settings("server", locals())
-    if not accepts(ws_listener_factory, 1):
-        raise TypeError(
-            "ws_listener_factory must be callable with one argument, the request, "
-            f"got {ws_listener_factory!r}"
-        )
+    check_server_factory(ws_listener_factory)
     _check_transport(transport)
     try:
         received = memoryview(request).cast("B")
@@ -108,7 +107,7 @@ def ws_adopt(
     return adopt(protocol, transport, received)
 
 
-document_options(ws_adopt, "server")
+document_options(ws_adopt)
 
 
 def _check_transport(transport: Any) -> None:

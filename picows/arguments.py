@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import ssl
 import sys
 import threading
@@ -19,6 +20,16 @@ def check_int(name: str, value: object, lowest: int) -> None:
         raise TypeError(f"{name} must be an int, got {value!r}")
     if not lowest <= value <= sys.maxsize:
         raise ValueError(f"{name} must be from {lowest} to {sys.maxsize}, got {value!r}")
+
+
+def checked_index(name: str, value: object, lowest: int) -> int:
+    """As :func:`check_int`, for whatever stands for an int: NumPy's, for example."""
+    try:
+        number = value if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {value!r}") from None
+    check_int(name, number, lowest)
+    return number
 
 
 def check_member(name: str, value: object, enum: type[IntEnum]) -> None:

@@ -156,7 +156,7 @@ async def ws_connect(
         redirects += 1
 
 
-document_options(ws_connect, "client")
+document_options(ws_connect)
 
 
 def _called_with_handshake(

@@ -37,7 +37,7 @@ from picows._messages cimport (
 
 from . import deflate
 from ._tracebacks import release_frames
-from .arguments import check_int, check_seconds
+from .arguments import check_seconds, checked_index
 from .errors import WSError, WSHandshakeError, WSProtocolError, WSSlowPeerError
 from .tls import write_buffers
 from .upgrade import RequestReader, ResponseReader, WSUpgradeResponse, WSUpgradeResponseWithListener, answer

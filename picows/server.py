@@ -83,11 +83,7 @@ async def ws_create_server(
     """
     # So far the locals are the arguments.
     settings = Settings("server", locals())
-    if not accepts(ws_listener_factory, 1):
-        raise TypeError(
-            "ws_listener_factory must be callable with one argument, the request, "
-            f"got {ws_listener_factory!r}"
-        )
+    check_server_factory(ws_listener_factory)
     host = _checked_host(host)
     _check_port(port)
     sock = kwargs.get("sock")
@@ -108,7 +104,15 @@ async def ws_create_server(
     return WSServer(server, connections)
 
 
-document_options(ws_create_server, "server")
+document_options(ws_create_server)
+
+
+def check_server_factory(factory: object) -> None:
+    if not accepts(factory, 1):
+        raise TypeError(
+            "ws_listener_factory must be callable with one argument, the request, "
+            f"got {factory!r}"
+        )
 
 
 def _checked_host(host: object) -> Any:
@@ -131,8 +135,9 @@ def _check_port(port: object) -> None:
         raise ValueError(f"port must be from 0 to 65535, got {port!r}")
 
 
-# How many seconds connections may take to end before nobody waits for them any longer.
-CLOSE_TIMEOUT = 5.0
+# How many seconds connections may take to end before nobody waits for them any longer: more than the limit that each has
+# for itself, so that it has told its listener.
+CLOSE_TIMEOUT = 6.0
 
 
 class WSServer(asyncio.AbstractServer):
@@ -194,7 +199,7 @@ class WSServer(asyncio.AbstractServer):
         """Accept connections until this is cancelled, as :func:`asyncio.run` does on Ctrl+C.
 
         Then it closes, sends CLOSE(GOING_AWAY) to every client, ends the connections gracefully, and
-        aborts those that have not ended after 5 seconds, or when it is cancelled once more.
+        aborts those that have not ended after 6 seconds, or when it is cancelled once more.
 
         When :meth:`close` is called meanwhile it ends at once, and leaves the connections alone.
 
@@ -239,7 +244,7 @@ class WSServer(asyncio.AbstractServer):
     async def wait_closed(self) -> None:
         """Wait until :meth:`close` is called, and the connections that are then being closed have ended.
 
-        For these, which may be all after :meth:`close_clients`, it waits 5 seconds at most; for
+        For these, which may be all after :meth:`close_clients`, it waits 6 seconds at most; for
         clients that stay it does not wait.
         """
         await asyncio.shield(self._closed)

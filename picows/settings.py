@@ -7,7 +7,8 @@ import inspect
 import logging
 import ssl
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Union
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Literal, Union, cast
 
 from .arguments import (
     check_bool,
@@ -35,7 +36,7 @@ _PLACE = ".. the options, as picows/settings.py describes them"
 
 
 class Option:
-    """An option of `ws_connect`, and of `ws_create_server` unless it is a client's only.
+    """An option of `ws_connect`, and of `ws_create_server` and `ws_adopt` unless it is a client's only.
 
     `check` is called with the option's name and a value. It raises a TypeError or ValueError that
     tells both if the value is wrong.
@@ -351,10 +352,11 @@ class Settings:
 OPTIONS = tuple(value for value in vars(Settings).values() if isinstance(value, Option))
 
 
-def document_options(function: Callable[..., object], side: Side) -> None:
-    """Put the paragraphs of the options at their place in a docstring."""
+def document_options(function: Callable[..., object]) -> None:
+    """Put the paragraphs of the options that it takes at their place in its docstring."""
     # Python leaves out docstrings under -OO.
     if function.__doc__ is not None:
-        paragraphs = [option.paragraph() for option in OPTIONS if option.is_for(side)]
+        taken = cast("FunctionType", function).__kwdefaults__ or {}
+        paragraphs = [option.paragraph() for option in OPTIONS if option.name in taken]
         docstring = inspect.cleandoc(function.__doc__)
         function.__doc__ = docstring.replace(_PLACE, "\n".join(paragraphs))

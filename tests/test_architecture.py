@@ -34,7 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "settings": {"arguments", "deflate", "picows"},
     "client": {"arguments", "deflate", "errors", "picows", "proxy", "settings", "upgrade", "url"},
     "server": {"arguments", "deflate", "picows", "proxy", "settings", "upgrade"},
-    "adopt": {"arguments", "deflate", "picows", "server", "settings"},
+    "adopt": {"deflate", "picows", "server", "settings"},
     "api": {"client", "server", "settings"},
     "__init__": {"adopt", "client", "deflate", "errors", "picows", "server", "upgrade", "url"},
 }
@@ -64,7 +64,7 @@ PARTS: dict[str, set[str]] = {
     "protocol": {
         "closing", "connection", "failure", "handshake", "marks", "memory", "options", "receive", "registry", "timers",
     },
-    "adopt": {"closing", "connection", "marks", "protocol"},
+    "adopt": {"closing", "marks", "memory", "protocol"},
     "transport": {"closing", "compression", "connection", "flow", "keepalive", "marks", "send", "timers"},
 }  # fmt: skip
 

@@ -8,19 +8,19 @@ def adopt(AsyncioProtocol connection not None, underlying, request):
     """
     cdef:
         WSTransport transport
-        Py_ssize_t size
+        ReadBuffer buffer
     connection.connection_made(underlying)
     transport = connection.transport
     # What the other one has written may still wait there; what we write goes behind it.
     connection.transport_queued = True
     connection.writing_paused = has_paused(underlying)
     read_on(connection)
-    while len(request) and connection.state < STATE_LINGERING:
-        space = connection.get_buffer(-1)
-        size = min(len(request), len(space))
-        space[:size] = request[:size]
-        connection.buffer_updated(size)
-        request = request[size:]
+    if len(request):
+        # All of it at once: nothing that a callback lets the loop read may come between.
+        buffer = connection.lent = ReadBuffer(len(request))
+        buffer.lent_size = len(request)
+        memoryview(buffer)[:] = request
+        connection.buffer_updated(len(request))
     tell_flow(connection)
     return transport
 

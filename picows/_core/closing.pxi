@@ -16,7 +16,7 @@ cdef double LINGER_STALL = 0.1
 # stream instead.
 cdef double LINGER_TLS_QUIET = 0.25
 cdef double LINGER_TLS_HALF_CLOSE = 0.5
-# How long a client waits for the server to end TCP once both sides have said CLOSE.
+# How long a client waits for the server to end TCP once both sides have said CLOSE, and a server for its listener.
 cdef double SERVER_CLOSE_TIMEOUT = 10.0
 
 
@@ -37,7 +37,7 @@ cdef int disconnect(Connection connection, bint graceful) except -1:
 
 
 cdef int read_on(Connection connection) except -1:
-    """The user may have paused it, and then the end of the peer's stream would not be seen."""
+    """Read, though somebody has paused it: the end of the peer's stream would not be seen."""
     underlying = connection.transport.underlying_transport
     try:
         if not underlying.is_reading():
@@ -181,10 +181,13 @@ cdef int end_closing_handshake(Connection connection) except -1:
     if not connection.is_client:
         return disconnect(connection, True)
     flush(connection)
-    if not connection.state & CONNECTED:
-        return 0
-    cancel_timer(connection)
-    connection.timer = connection.loop.call_later(SERVER_CLOSE_TIMEOUT, close_timer_due, connection)
+    return limit_exchange(connection)
+
+
+cdef int limit_exchange(Connection connection) except -1:
+    """Both sides have said CLOSE, and whoever is to end TCP may never do it: the peer, or a listener of ours."""
+    if connection.state == STATE_CLOSE_EXCHANGED and connection.timer is None:
+        connection.timer = connection.loop.call_later(SERVER_CLOSE_TIMEOUT, close_timer_due, connection)
     return 0
 
 
@@ -193,7 +196,7 @@ def close_timer_due(Connection connection not None, bint has_read=False):
         connection.timer = OneMoreTurn(connection, close_timer_due)
         return
     connection.timer = None
-    disconnect(connection, False)
+    disconnect(connection, not connection.is_client)
 
 
 cdef int close_with(Connection connection, int code, bytes reason) except -1:

@@ -13,6 +13,14 @@ cdef int begin_handshake(Connection connection) except -1:
 cdef int receive_handshake(Connection connection, ReadBuffer buffer, Py_ssize_t size) except -1:
     """The transport has written `size` bytes of a request or a response into the memory that was lent."""
     cdef Py_ssize_t rest
+    if connection.delivering:
+        # A loop is run inside of the listener factory: what it reads are frames, for later.
+        rest = buffer.lent_from + buffer.lent_size
+        buffer.lent_size = 0
+        if buffer is not connection.buffer:
+            attach(connection, buffer, rest)
+        reader_commit(&connection.reader, size)
+        return 0
     buffer.lent_size = 0
     data = PyBytes_FromStringAndSize(<char*>buffer.data + buffer.lent_from, size)
     try:
@@ -43,11 +51,12 @@ cdef int receive_handshake(Connection connection, ReadBuffer buffer, Py_ssize_t 
 
 cdef int answer_request(Connection connection) except -1:
     cdef WSTransport transport = connection.transport
-    transport.request = connection.handshake.request
+    handshake = connection.handshake
+    transport.request = handshake.request
     listener = None
     try:
         result = connection.options.listener_factory(transport.request)
-        response, head, listener = answer(connection.handshake, result)
+        response, head, listener = answer(handshake, result)
         if listener is not None and not isinstance(listener, WSListener):
             raise TypeError(
                 f"the listener factory returned a {type(listener).__name__}, expected a WSListener, "
@@ -59,7 +68,8 @@ cdef int answer_request(Connection connection) except -1:
             return 0
         connection.options.logger.exception("the listener factory failed for a request of %r", transport.request.path)
         listener = None
-        response, head, _ = answer(connection.handshake, failed_factory_result())
+        response, head, _ = answer(handshake, failed_factory_result())
+    # The factory may have run a loop, and the connection ended in it.
     if connection.state != STATE_HANDSHAKE:
         return 0
     transport.response = response
@@ -79,18 +89,19 @@ cdef int accept_response(Connection connection, response) except -1:
         set_exception(connection.upgrade_waiter, raisable("the listener factory", error))
         disconnect(connection, False)
         return 0
-    # Told before the callback, which may run a loop, and sees ws_connect return in it if it does: the upgrade is over.
-    if awaits_upgrade(connection):
-        connection.upgrade_waiter.set_result(None)
-    return begin_frames(connection, listener)
+    # As in answer_request().
+    return begin_frames(connection, listener) if connection.state == STATE_HANDSHAKE else 0
 
 
 cdef int begin_frames(Connection connection, WSListener listener) except -1:
-    open_frames(connection, listener)
-    note_upgraded(connection)
     if connection.options.assemble_messages:
         start_messages(connection, connection.handshake.agreement)
+    open_frames(connection, listener)
+    note_upgraded(connection)
     start_auto_ping(connection)
+    # Before the callback, which may run a loop and sees ws_connect return in it: the upgrade is over.
+    if awaits_upgrade(connection):
+        connection.upgrade_waiter.set_result(None)
     try:
         listener.on_ws_connected(connection.transport)
     except BaseException as error:
@@ -137,7 +148,7 @@ cdef inline bint awaits_upgrade(Connection connection):
 
 
 cdef void set_exception(object waiter, object error):
-    if not waiter.done():
+    if waiter is not None and not waiter.done():
         waiter.set_exception(error)
         # Whoever gave up waiting is not told by the garbage collector.
         waiter.exception()

@@ -7,7 +7,10 @@ cdef double STALL_LOOKS = 4
 cdef bint reading_paused(Connection connection) except -1:
     """Whether the user has paused reading: what the peer sent waits then, and its silence tells nothing."""
     underlying = connection.transport.underlying_transport
-    return not underlying.is_reading() and not underlying.is_closing()
+    try:
+        return not underlying.is_reading() and not underlying.is_closing()
+    except (AttributeError, RuntimeError):
+        return False    # one that somebody else made may not tell, nor does asyncio's TLS that has lost its TCP
 
 
 cdef int start_auto_ping(Connection connection) except -1:
@@ -232,6 +235,7 @@ async def measure_roundtrip_time(Connection connection not None, Py_ssize_t roun
                     send_user_ping(connection)
                 else:
                     send_numbered_ping(connection)
+                    tell_flow(connection)
                 if awaits_reply(connection):
                     await wait_pong(connection)
                 times.append(connection.pong_received_at - sent)

@@ -78,6 +78,7 @@ cdef class AsyncioProtocol(Connection):
             fail_upgrade(self, None)
         deliver_before_end(self)
         stream_ended(self)
+        tell_flow(self)
         # None lets the transport close, after it has written what it holds.
 
     def pause_writing(self):

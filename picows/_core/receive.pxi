@@ -92,6 +92,7 @@ cdef int deliver(Connection connection) except -1:
         if connection.state & (CONNECTED | DELIVERS) == CONNECTED and (
                 connection.options.enable_auto_close or connection.closes_when_answered):
             answer_close(connection)
+        limit_exchange(connection)
     finally:
         connection.delivering = nested
         if connection.burst_corked and not nested:

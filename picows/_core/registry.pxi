@@ -8,7 +8,8 @@ cdef class Registry:
     closed still counts, for it still holds its socket.
 
     A place in a list and its number in the connection: 17 bytes for each. Who leaves gives his place to the last. Only the
-    server's loop changes it, but any thread may look: on a free-threaded build each access is a critical section.
+    server's loop changes it, but any thread may look: on a free-threaded build each access to the list is a critical section,
+    and a number that is read meanwhile is that of a moment ago.
     """
     cdef:
         list connections            # in the handshake, open or closing
@@ -54,11 +55,11 @@ def end_connections(Registry registry not None, bint graceful, bint refuse):
                 f"but belong to thread {connection.thread_id}")
     registry.refuses = refuse
     for connection in connections:
-        if graceful and connection.listener is not None:
+        if not graceful or connection.state == STATE_HANDSHAKE:
+            disconnect(connection, False)
+        else:
             close_with(connection, WSCloseCode.GOING_AWAY, b"")
             tell_flow(connection)
-        else:
-            disconnect(connection, False)
 
 
 @cython.binding(True)

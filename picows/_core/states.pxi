@@ -14,6 +14,8 @@ cdef int note_close_sent(Connection connection, int code, bytes reason) except -
         WSCloseInfo received = transport.close_handshake.recv if transport.close_handshake is not None else None
     sent = WSCloseInfo(named_close_code(code), reason.decode() if reason else None)
     connection.state = <State>(connection.state & ~SENDS)
+    if connection.state == STATE_CLOSE_EXCHANGED:
+        cancel_timer(connection)    # of auto ping
     transport.is_close_frame_sent = True
     transport.close_handshake = WSCloseHandshake(sent, received, received is not None)
     return 0

@@ -93,6 +93,7 @@ cdef class WSTransport:
             raise TypeError(f"close_code is of type {type(close_code).__name__}, expected a WSCloseCode or an int")
         reason = close_reason_bytes(close_code, close_message)
         send_close_frame(connection, close_code, reason)
+        limit_exchange(connection)
         tell_flow(connection)
 
     cpdef disconnect(self, bint graceful=True):
@@ -201,8 +202,7 @@ cdef class WSTransport:
         :raises ValueError: when `rounds` is negative
         """
         cdef Connection connection = checked_connection(checked_self(self, "measure_roundtrip_time"), "measure_roundtrip_time")
-        check_int("rounds", rounds, 0)
-        return await measure_roundtrip_time(connection, rounds)
+        return await measure_roundtrip_time(connection, checked_index("rounds", rounds, 0))
 
 
 # What Python calls in place of the wrappers that Cython makes of the cpdef methods: those take a float for a C enum, and
@@ -241,9 +241,8 @@ cdef class CheckedSend:
         :raises ValueError: when `buffer` is None or `msg_offset` is below 14 or past the end
         """
         cdef int opcode = checked_msg_type(msg_type)
-        check_int("msg_offset", msg_offset, 0)
         return WSTransport.send_reuse_external_bytearray(
-            <WSTransport><object>self, <WSMsgType>opcode, buffer, msg_offset, fin, rsv1, rsv2, rsv3)
+            <WSTransport><object>self, <WSMsgType>opcode, buffer, checked_index("msg_offset", msg_offset, 0), fin, rsv1, rsv2, rsv3)
 
 
 cdef int move_checked_methods() except -1:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
+from picows import WSCloseCode, WSFrame, WSHandshakeError, WSListener, WSMsgType, WSProtocolError, WSTransport
 from tests.connection.networks import (
     Echo,
     Network,
@@ -19,6 +19,7 @@ from tests.connection.networks import (
     Recorder,
     all_at_once,
     close_state,
+    cut,
     over_both_loops,
     over_every_network,
     over_tcp_and_tls,
@@ -30,6 +31,7 @@ from tests.connection.peers import (
     REQUEST,
     ROLES,
     TEXT,
+    Peer,
     close_code,
     close_payload,
     raw_client,
@@ -495,18 +497,76 @@ def test_the_same_loop_inside_a_callback(net: Network) -> None:
     net.run(test())
 
 
+def run_again(loop: Any) -> None:
+    """Run asyncio's loop inside a callback of the connection that it reads just now."""
+    for key in loop._selector.get_map().values():
+        for handle in filter(None, key.data):
+            # That which reads this connection is running, and cannot be entered twice in one context.
+            handle._context = contextvars.copy_context()
+    run_some_of(loop)
+
+
+@over_roles
+@pytest.mark.parametrize("ends", [False, True], ids=["goes on", "ends"])
+def test_the_same_loop_inside_the_listener_factory(net: Network, role: str, ends: bool) -> None:
+    """What is read meanwhile are frames, for later; and a connection that ends meanwhile is not opened."""
+    listeners: list[Recorder] = []
+
+    def factory(*_: object) -> Recorder:
+        run_again(asyncio.get_running_loop())
+        listeners.append(Recorder())
+        return listeners[-1]
+
+    words = [b"%d" % i for i in range(50)]
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(reader, writer, masks=False)
+        peer.write(upgrade_response(await reader.readuntil(b"\r\n\r\n")))
+        await go_on(peer)
+
+    async def go_on(peer: Peer) -> None:
+        if ends:
+            peer.writer.close()
+            return
+        for word in words:
+            peer.send(TEXT, word)
+            await asyncio.sleep(0)
+        await peer.lost()
+        await peer.close()
+
+    async def check() -> None:
+        while not listeners:
+            await asyncio.sleep(0)  # this may run inside of the factory
+        assert len(listeners) == 1
+        if ends:
+            assert listeners[0].calls in ([], ["connected", "disconnected"])
+        else:
+            assert [await listeners[0].payload() for _ in words] == words
+            await cut(listeners[0])
+
+    async def test() -> None:
+        if role == "client":
+            async with serve_streams(net, handle) as url:
+                with contextlib.suppress(ConnectionError, WSHandshakeError) if ends else contextlib.nullcontext():
+                    await net.connect(factory, url)
+                await check()
+        else:
+            async with net.serve(factory) as url, stream(net, url) as peer:
+                peer.write(REQUEST)
+                going_on = asyncio.ensure_future(go_on(peer))
+                await check()
+                await going_on
+
+    net.run(test())
+
+
 def test_the_same_loop_inside_on_ws_connected(net: Network) -> None:
     """The server ends the stream meanwhile: the upgrade was over before, and ws_connect returns."""
 
     class Nesting(Recorder):
         def on_ws_connected(self, transport: WSTransport) -> None:
             super().on_ws_connected(transport)
-            loop: Any = asyncio.get_running_loop()
-            for key in loop._selector.get_map().values():
-                for handle in filter(None, key.data):
-                    # That which reads this connection is running, and cannot be entered twice in one context.
-                    handle._context = contextvars.copy_context()
-            run_some_of(loop)
+            run_again(asyncio.get_running_loop())
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(upgrade_response(await reader.readuntil(b"\r\n\r\n")))

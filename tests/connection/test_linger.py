@@ -32,6 +32,7 @@ from tests.connection.peers import (
     REQUEST,
     TEXT,
     Peer,
+    close_code,
     close_payload,
     raw_client,
     serve_streams,
@@ -263,6 +264,32 @@ def test_a_client_waits_ten_seconds_for_the_server_to_end_tcp() -> None:
             began = asyncio.get_running_loop().time()
             await transport.wait_disconnected()
             assert 9.9 < asyncio.get_running_loop().time() - began < 19
+            await asyncio.sleep(0.1)
+
+    loop = QuickLoop()
+    try:
+        loop.run_until_complete(test())
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()
+
+
+def test_a_server_whose_listener_only_answers_a_close_ends_tcp_after_ten_seconds() -> None:
+    class Answering(Recorder):
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            super().on_ws_frame(transport, frame)
+            transport.send_close(1000)
+
+    async def test() -> None:
+        options = {"websocket_handshake_timeout": 300, "use_aiofastnet": False}
+        async with raw_client(Network(), Answering, enable_auto_ping=True, **options) as (peer, listener):
+            peer.send(CLOSE, close_payload(1000))
+            await listener.payload()
+            began = asyncio.get_running_loop().time()
+            assert [close_code(frame) for frame in await peer.receive_all()] == [1000]
+            assert 9.9 < asyncio.get_running_loop().time() - began < 19
+            await peer.close()
+            await listener.transport.wait_disconnected()
             await asyncio.sleep(0.1)
 
     loop = QuickLoop()
