@@ -258,6 +258,7 @@ def test_wait_closed_waits_for_close(net: Network) -> None:
     async def test() -> None:
         async with serving(net) as served:
             waiting = [asyncio.ensure_future(served.server.wait_closed()) for _ in range(2)]
+            await asyncio.sleep(0)
             waiting[0].cancel()
             await canceled(waiting[0])
             await cut(await net.connect(Recorder, served.url))
