@@ -169,12 +169,12 @@ def test_both_sides_close_by_the_book(start: Start) -> None:
 def test_a_server_of_another_make_hands_over(start: Start) -> None:
     server = start("adopting_server", "--port", 0)
     url = server.url()
-    assert start("echo_client", "--url", url).finish() == ["Echo reply: Hello world"]
-    server.wait_for("Client disconnected")
     connection = http.client.HTTPConnection(urlsplit(url).netloc)
     connection.request("GET", "/")
     assert connection.getresponse().read() == b"There is a websocket at /echo\n"
     connection.close()
+    assert start("echo_client", "--url", url).finish() == ["Echo reply: Hello world"]
+    server.wait_for("Client disconnected")
     server.interrupt()
     server.finish()
 
