@@ -33,6 +33,7 @@ cdef class MessageStream(WSListener):
         bint receiver_woken
         list senders            # the futures that send() and drain() wait for; None until somebody does
         bint writing_paused
+        int sent_in_a_row       # since anybody has waited
         object cork             # what is sent gathers while there is one
         bint cork_is_bounded    # by a call_soon that will remove it
         readonly bint ended     # no more messages come; those that wait can still be taken

@@ -37,6 +37,9 @@ cdef extern from "Python.h":
 
 cdef enum:
     BY_TYPE = -1    # a message is TEXT or BINARY by its own type
+    # Then the event loop gets a turn. A transport that has lost the connection takes everything, and tells so in a later turn
+    # only: whoever sends in a loop would never hear of it.
+    MAX_SENT_IN_A_ROW = 128
     NO_STATUS = 1005
     ABNORMAL_CLOSURE = 1006
 
@@ -122,7 +125,8 @@ cdef class MessageStream(WSListener):
     def send(self, message):
         """Send a `str` as TEXT, and any other buffer as BINARY; wait while more than the transport's high-water mark is queued.
 
-        It is sent or copied when this is awaited first: who cancels the waiting does not take it back.
+        It is sent or copied when this is awaited first: who cancels the waiting does not take it back. Who sends without end,
+        and need not wait, gives the event loop a turn now and then.
 
         :raises TypeError: for a message of another type
         :raises Exception: what :meth:`end_error` returns, when the connection cannot send any more or ends meanwhile
@@ -529,6 +533,7 @@ cdef object receive(Operation operation, MessageStream stream):
         if operation.kind == ITERATE and stream.ended_well():
             raise StopAsyncIteration
         raise stream.end_error()
+    stream.sent_in_a_row = 0
     operation.future = stream.receiver = new_waiter(stream)
     stream.receiver_woken = False
     operation.finished = False
@@ -536,9 +541,11 @@ cdef object receive(Operation operation, MessageStream stream):
 
 
 cdef object send(Operation operation, MessageStream stream):
-    cdef int msg_type = operation.msg_type
+    cdef:
+        int msg_type = operation.msg_type
+        bint has_waited = operation.future is not None
     check_connected(stream, "send" if operation.kind == SEND else "drain")
-    if operation.future is not None:
+    if has_waited:
         give_up(operation)
     elif operation.kind == SEND:
         message, operation.message = operation.message, None
@@ -549,15 +556,25 @@ cdef object send(Operation operation, MessageStream stream):
     elif stream.ended:
         raise stream.end_error()
     if not stream.writing_paused:
-        return None
+        stream.sent_in_a_row += 1
+        if has_waited or stream.sent_in_a_row < MAX_SENT_IN_A_ROW:
+            return None
     if stream.ended:
         raise stream.end_error()
+    stream.sent_in_a_row = 0
     operation.future = new_waiter(stream)
     if stream.senders is None:
         stream.senders = []
     stream.senders.append(operation.future)
+    if not stream.writing_paused:
+        stream.loop.call_soon(wake_unless_paused, stream)
     operation.finished = False
     return operation.future
+
+
+def wake_unless_paused(MessageStream stream not None):
+    if not stream.writing_paused:
+        wake_senders(stream)
 
 
 cdef inline int type_of(object message) except -1:

@@ -9,7 +9,7 @@ from typing import Any
 
 from picows._streams import MessageStream
 from tests.connection.networks import Network
-from tests.connection.peers import PING, PONG, ROLES, TEXT, Peer
+from tests.connection.peers import CLOSE, PING, PONG, ROLES, TEXT, Peer
 
 OPTIONS = {"assemble_messages": True, "enable_auto_close": True}
 
@@ -36,6 +36,14 @@ async def arrived(peer: Peer) -> None:
     peer.send(PING, b"arrived?")
     answer = await peer.receive()
     assert (answer.msg_type, answer.payload) == (PONG, b"arrived?")
+
+
+async def say_close(peer: Peer, payload: bytes = b"") -> None:
+    """What a peer does that closes: CLOSE, wait for the answer, end TCP."""
+    peer.send(CLOSE, payload)
+    while (await peer.receive()).msg_type != CLOSE:
+        pass
+    await peer.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from picows import WSFrame, WSTransport
 from picows._streams import MessageStream
 from tests.connection.networks import Network, over_both_loops, over_tcp_and_tls
-from tests.connection.peers import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload
+from tests.connection.peers import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_code, close_payload
 from tests.connection.threads import call_in_thread
 from tests.streams import bindings
 from tests.streams.streams import Suspended, arrived, at_once, awaited, pair, raw_peer, send_texts, until, waiting
@@ -345,6 +345,8 @@ def test_a_dialect_decides_what_a_message_is(net: Network) -> None:
                 (BINARY, b"four"),
             ]
             send_texts(peer, "five", "wrong", "six")
+            assert close_code(await peer.receive()) == 1011
+            await peer.close()
             await stream.wait_closed()
             assert stream.take_now() == b"FIVE"
             assert stream.take_now() is None
