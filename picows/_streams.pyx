@@ -488,8 +488,8 @@ cdef object step(Operation operation):
         raise RuntimeError("this was awaited already: call recv(), send() or drain() anew")
     operation.finished = True       # most need not wait, and all may raise
     if operation.kind == RECV or operation.kind == ITERATE:
-        return receive(operation, operation.stream)
-    return send(operation, operation.stream)
+        return go_on_receiving(operation, operation.stream)
+    return go_on_sending(operation, operation.stream)
 
 
 cdef int step_slot(object operation, object value, PyObject** result) except -1:
@@ -513,7 +513,7 @@ cdef int give_up(Operation operation) except -1:
     return 0
 
 
-cdef object receive(Operation operation, MessageStream stream):
+cdef object go_on_receiving(Operation operation, MessageStream stream):
     cdef bint was_woken
     check_connected(stream, "recv")
     if operation.future is not None:
@@ -540,7 +540,7 @@ cdef object receive(Operation operation, MessageStream stream):
     return operation.future
 
 
-cdef object send(Operation operation, MessageStream stream):
+cdef object go_on_sending(Operation operation, MessageStream stream):
     cdef:
         int msg_type = operation.msg_type
         bint has_waited = operation.future is not None
