@@ -382,8 +382,10 @@ cdef object new_waiter(MessageStream stream):
 
 
 cdef int wake(future) except -1:
-    if not future.done():       # or else it was cancelled, and its task is about to be told
+    try:
         future.set_result(None)
+    except asyncio.InvalidStateError:
+        pass    # it was cancelled, and its task is about to be told
     return 0
 
 
