@@ -75,10 +75,15 @@ def extensions():
             depends=interface("picows/*.pxd", "picows/_core/*.pxi", "picows/_native/*"),
         ),
         Extension("picows.upgrade._fields", ["picows/upgrade/_fields.pyx"]),
+        Extension(
+            "picows._streams",
+            ["picows/_streams.pyx"],
+            depends=interface("picows/_streams*.p?[di]", "picows/picows.pxd"),
+        ),
     ]
     if switched_on("PICOWS_BUILD_EXAMPLES"):
         modules += [
-            Extension(path[: -len(".pyx")].replace(os.sep, "."), [path], depends=[*BELOW_THE_LOOP, "picows/picows.pxd"])
+            Extension(path[: -len(".pyx")].replace(os.sep, "."), [path], depends=interface("picows/*.pxd", "picows/_native/*"))
             for path in interface("examples/*.pyx", "tests/*/bindings.pyx")
         ]
     for module in modules:

@@ -30,6 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "_messages": {"_codec"},
     "tls": set(),
     "picows": {"arguments", "_codec", "_messages", "_tracebacks", "deflate", "errors", "tls", "upgrade"},
+    "_streams": {"arguments", "picows"},
     "proxy": {"errors", "url"},
     "settings": {"arguments", "deflate", "picows"},
     "client": {"arguments", "deflate", "errors", "picows", "proxy", "settings", "upgrade", "url"},

@@ -44,5 +44,5 @@ def test_the_test_environment_holds_all_that_the_package_depends_on() -> None:
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this CPython has a GIL")
 def test_the_gil_stays_off() -> None:
     # A process of its own: the tests may have imported something that turned it on.
-    script = "import sys, picows, aiofastnet; sys.exit(sys._is_gil_enabled())"
+    script = "import sys, picows, picows._streams, aiofastnet; sys.exit(sys._is_gil_enabled())"
     subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=CHECKOUT, check=True)

@@ -16,7 +16,7 @@ BUILT = (".so", ".pyd", ".o", ".c", ".html", ".pyc")
 
 
 def test_the_compiled_modules_are_the_installed_ones(installation: Installation) -> None:
-    names = ("_messages", "picows", "upgrade._fields")
+    names = ("_messages", "_streams", "picows", "upgrade._fields")
     imports = ", ".join(f"picows.{name}" for name in names)
     printed = installation.run("-c", f"import {imports}; print(*(module.__file__ for module in ({imports})))")
     for file, name in zip(printed.split(), names):
@@ -40,7 +40,7 @@ def test_the_wheel_holds_what_cython_and_type_checkers_read(installation: Instal
     assert {"picows/picows.pxd", "picows/picows.pyi", "picows/py.typed"} <= sources
     assert sources <= names
     extensions = {name for name in names if name.endswith(sysconfig.get_config_var("EXT_SUFFIX"))}
-    compiled = {"picows/_messages", "picows/picows", "picows/upgrade/_fields"}
+    compiled = {"picows/_messages", "picows/_streams", "picows/picows", "picows/upgrade/_fields"}
     assert {name.split(".")[0] for name in extensions} == compiled
     metadata = {name for name in names if ".dist-info/" in name}
     assert names - metadata - extensions == sources
@@ -58,7 +58,7 @@ def test_the_sdist_holds_sources_only_and_all_that_its_tests_need(installation: 
         names = {member.name.split("/", 1)[1] for member in sdist if member.isfile()}
     paths = (path for folder in FOLDERS for path in (CHECKOUT / folder).rglob("*") if path.is_file())
     sources = {str(path.relative_to(CHECKOUT)) for path in paths if "_build" not in path.parts and path.suffix not in BUILT}
-    assert {"tests/codec/bindings.pyx", "tests/messages/bindings.pyx", "fuzz/damage.py", "profiling/wire.py"} <= sources
+    assert {"tests/codec/bindings.pyx", "tests/streams/bindings.pyx", "fuzz/damage.py", "profiling/wire.py"} <= sources
     assert {*sources, *FILES} <= names
     assert not [name for name in names if name.endswith(BUILT)]
 
