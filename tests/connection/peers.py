@@ -7,8 +7,9 @@ import base64
 import contextlib
 import hashlib
 import os
+import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from tests.connection.networks import Network, Received, Recorder, cut
@@ -111,6 +112,36 @@ class Peer:
         # The other side may have reset the connection, or sent what nobody read.
         with contextlib.suppress(ConnectionError, OSError):
             await self.writer.wait_closed()
+
+
+class Wire:
+    """The peer's end of a plain connection, looked at from inside a callback: on loopback what was written is there."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+
+    def arrived(self) -> bytes:
+        """What has arrived since the last look."""
+        try:
+            return self.socket.recv(1 << 20)
+        except BlockingIOError:
+            return b""
+
+
+@contextlib.contextmanager
+def looked_at(peer: Peer) -> Iterator[Wire]:
+    """Keeps asyncio from reading what arrives at the peer meanwhile."""
+    transport: Any = peer.writer.transport
+    transport.pause_reading()
+    with socket.socket(fileno=socket.dup(peer.writer.get_extra_info("socket").fileno())) as sock:
+        sock.setblocking(False)
+        yield Wire(sock)
+    transport.resume_reading()
+
+
+def frame(payload: bytes, msg_type: int = TEXT) -> bytes:
+    """As a server sends it."""
+    return encode(msg_type, payload, mask=False)
 
 
 @contextlib.asynccontextmanager

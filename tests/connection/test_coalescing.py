@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,38 +11,9 @@ from hypothesis import strategies as st
 
 from picows import WSCloseCode, WSFrame, WSMsgType, WSTransport
 from tests.connection.networks import Network, Recorder, over_both_loops, over_tcp_and_tls
-from tests.connection.peers import BINARY, CLOSE, TEXT, Peer, encode, raw_client
+from tests.connection.peers import BINARY, CLOSE, TEXT, Wire, frame, looked_at, raw_client
 
 Callback = Callable[[WSTransport, bytes, "Wire"], None]
-
-
-class Wire:
-    """The peer's end of a plain connection, looked at from inside a callback: on loopback what was written is there."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.socket = sock
-
-    def arrived(self) -> bytes:
-        """What has arrived since the last look."""
-        try:
-            return self.socket.recv(1 << 20)
-        except BlockingIOError:
-            return b""
-
-
-@contextmanager
-def looked_at(peer: Peer) -> Iterator[Wire]:
-    """Keeps asyncio from reading what arrives at the peer meanwhile."""
-    transport: Any = peer.writer.transport
-    transport.pause_reading()
-    with socket.socket(fileno=socket.dup(peer.writer.get_extra_info("socket").fileno())) as sock:
-        sock.setblocking(False)
-        yield Wire(sock)
-    transport.resume_reading()
-
-
-def frame(payload: bytes, msg_type: int = TEXT) -> bytes:
-    return encode(msg_type, payload, mask=False)
 
 
 def burst_test(net: Network, callback: Callback, *payloads: bytes, **options: Any) -> bytes:

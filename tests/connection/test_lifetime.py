@@ -14,6 +14,7 @@ from typing import Any, Callable
 import pytest
 
 from picows import WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
+from tests.connection.lifetimes import Watch, without_cycle_collector
 from tests.connection.networks import Network, Recorder, over_both_loops, over_every_network
 from tests.connection.peers import REQUEST, TEXT, encode, stream
 
@@ -24,30 +25,8 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def _no_cycle_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
+    with without_cycle_collector():
         yield
-    finally:
-        gc.enable()
-
-
-class Watch:
-    """Tells when objects are gone. It knows them by weak references only."""
-
-    def __init__(self) -> None:
-        self.references: dict[weakref.ref[Any], asyncio.Event] = {}
-
-    def add(self, thing: object) -> None:
-        event = asyncio.Event()
-        self.references[weakref.ref(thing, lambda _: event.set())] = event
-
-    async def all_gone(self) -> None:
-        for reference, event in self.references.items():
-            try:
-                await asyncio.wait_for(event.wait(), 3)
-            except asyncio.TimeoutError:
-                pytest.fail(f"still there: {reference}")
 
 
 Ending = Callable[[WSTransport, WSTransport], None]

@@ -9,8 +9,7 @@ import pytest
 
 from picows._streams import MessageStream
 from tests.connection.networks import Network, over_both_loops
-from tests.connection.peers import CLOSE, TEXT, close_payload
-from tests.connection.test_coalescing import frame, looked_at
+from tests.connection.peers import CLOSE, TEXT, close_payload, frame, looked_at
 from tests.streams.streams import Suspended, arrived, at_once, raw_peer, send_texts, until
 
 

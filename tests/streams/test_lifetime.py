@@ -7,18 +7,25 @@ import contextlib
 import gc
 import sys
 import tracemalloc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from picows._streams import MessageStream
+from tests.connection.lifetimes import Watch, without_cycle_collector
 from tests.connection.networks import Network, over_both_loops, over_tcp_and_tls
-from tests.connection.test_lifetime import Watch, _no_cycle_collector  # noqa: F401
 from tests.streams.streams import OPTIONS, arrived, raw_peer, send_texts, waiting
 
 pytestmark = pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython frees an object with the last reference")
 
 GC_HEADER = 16
+
+
+@pytest.fixture(autouse=True)
+def _no_cycle_collector() -> Iterator[None]:
+    with without_cycle_collector():
+        yield
 
 
 def test_an_idle_stream_is_one_object() -> None:
