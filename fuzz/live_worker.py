@@ -140,6 +140,8 @@ class Worker:
 
     def _on_loop_error(self, loop: Any, context: dict[str, Any]) -> None:
         error = context.get("exception")
+        if isinstance(error, type):
+            return  # aiofastnet reports a client that is gone during the TLS handshake, by the class of the error
         if is_exit(error) or is_of_the_transport(context):
             return
         detail = "".join(traceback.format_exception(type(error), error, error.__traceback__)) if error else ""
@@ -241,7 +243,10 @@ def is_of_the_transport(context: dict[str, Any]) -> bool:
     was_written = isinstance(error, AssertionError) and "Data should not be empty" in error.args
     # aiofastnet half-closes behind what it holds, and the peer may be gone by then.
     is_late_shutdown = isinstance(error, OSError) and error.errno == errno.ENOTCONN
-    if not (was_written or is_late_shutdown or (isinstance(error, AttributeError) and "NoneType" in str(error))):
+    # asyncio's TLS was ended by a loop inside a callback, and goes on behind it.
+    was_ended = isinstance(error, RuntimeError) and "cannot switch state" in str(error)
+    was_lost = isinstance(error, AttributeError) and "NoneType" in str(error)
+    if not (was_written or was_ended or was_lost or is_late_shutdown):
         return False
     if "_writing() failed" in context["message"]:
         return context["transport"] is None  # what TLS transports do between their end and connection_lost
