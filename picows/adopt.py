@@ -73,9 +73,9 @@ def ws_adopt(
         The asyncio transport of the connection: TCP, TLS or any other that has the methods of a
         :class:`asyncio.Transport`. Frames are written straight to its socket, unless it has none
         (``get_extra_info("socket")`` is None) or TLS lies above it. What was written to it before
-        goes out first. Reading is resumed if it is paused. That of an
-        :class:`asyncio.StreamWriter` is closed when nothing refers to the writer any more: keep it
-        until the connection has ended.
+        goes out first. Reading is resumed if it is paused. The transport of an
+        :class:`asyncio.StreamWriter` is closed when nothing refers to the writer any more: keep the
+        writer until the connection has ended.
     :param request:
         All bytes that were read: the request, with its head as it came or written anew, and what
         came behind it. If it is not complete yet, the rest is awaited.

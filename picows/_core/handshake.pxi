@@ -15,12 +15,7 @@ cdef int receive_handshake(Connection connection, ReadBuffer buffer, Py_ssize_t 
     cdef Py_ssize_t rest
     if connection.delivering:
         # A loop is run inside of the listener factory: what it reads are frames, for later.
-        rest = buffer.lent_from + buffer.lent_size
-        buffer.lent_size = 0
-        if buffer is not connection.buffer:
-            attach(connection, buffer, rest)
-        reader_commit(&connection.reader, size)
-        return 0
+        return keep_received(connection, buffer, size)
     buffer.lent_size = 0
     data = PyBytes_FromStringAndSize(<char*>buffer.data + buffer.lent_from, size)
     try:

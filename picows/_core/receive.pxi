@@ -40,14 +40,20 @@ cdef inline ReadBuffer lend_buffer(Connection connection):
 
 cdef inline int receive_frames(Connection connection, ReadBuffer buffer, Py_ssize_t size) except -1:
     """The transport has written `size` bytes of frames into the memory that was lent."""
-    cdef Py_ssize_t capacity = buffer.lent_from + buffer.lent_size
-    buffer.lent_size = 0
     if connection.options.enable_auto_ping or connection.over_tls or connection.options.receive_timeout:
         connection.last_received = monotonic()
+    keep_received(connection, buffer, size)
+    return deliver(connection)
+
+
+cdef inline int keep_received(Connection connection, ReadBuffer buffer, Py_ssize_t size) except -1:
+    """Put what was received behind what waits."""
+    cdef Py_ssize_t capacity = buffer.lent_from + buffer.lent_size
+    buffer.lent_size = 0
     if buffer is not connection.buffer:
         attach(connection, buffer, capacity)
     reader_commit(&connection.reader, size)
-    return deliver(connection)
+    return 0
 
 
 cdef inline void take(ThreadMemory memory, ReadBuffer buffer) noexcept:
