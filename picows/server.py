@@ -48,7 +48,7 @@ async def ws_create_server(
     read_buffer_init_size: int = 16 * 1024,
     use_aiofastnet: bool | None = None,
     coalesce_writes: bool = True,
-    enable_auto_close: bool = False,
+    enable_auto_close: bool = True,
     max_write_buffer_size: int | None = None,
     slow_peer: WSSlowPeerPolicy = WSSlowPeerPolicy.DISCONNECT,
     receive_timeout: float | None = None,

@@ -272,11 +272,12 @@ class Settings:
         """,
     )
     enable_auto_close: bool = _option(
-        False,
+        True,
         check_bool,
         """
-        Whether to answer a received CLOSE, with the code it has, and to end the connection after
-        the listener has seen it. If not, the listener does that.
+        Whether to answer a received CLOSE, with the code and the reason it has, and to end the
+        connection, after the listener has seen it (RFC 6455 section 5.5.1). A listener that has
+        answered it or disconnected by then is left alone. If not, it is all the listener's.
         """,
     )
     max_write_buffer_size: int | None = _option(

@@ -30,6 +30,7 @@ from tests.connection.peers import (
     ROLES,
     TEXT,
     close_code,
+    close_payload,
     raw_client,
     stream,
 )
@@ -49,7 +50,7 @@ COMMON = {
     "read_buffer_init_size": 16 * 1024,
     "use_aiofastnet": None,
     "coalesce_writes": True,
-    "enable_auto_close": False,
+    "enable_auto_close": True,
     "max_write_buffer_size": None,
     "slow_peer": WSSlowPeerPolicy.DISCONNECT,
     "receive_timeout": None,
@@ -157,17 +158,18 @@ def test_the_largest_message(net: Network, role: str) -> None:
 
 
 @over_roles
-def test_pings_are_answered_and_a_close_is_not(net: Network, role: str) -> None:
+def test_pings_and_a_close_are_answered(net: Network, role: str) -> None:
     async def test() -> None:
         async with ROLES[role](net, Recorder) as (peer, listener):
             peer.send(PING, b"?")
             assert await peer.receive() == Received(PONG, b"?")
             peer.send(TEXT, b"part", fin=False)
-            peer.send(CLOSE)
-            assert await listener.take(2) == [Received(TEXT, b"part", fin=False), Received(CLOSE, b"")]
-            # In the turn of the loop in which it was delivered it would have been answered.
-            assert not listener.transport.is_close_frame_sent
-            assert not listener.transport.is_disconnected
+            peer.send(CLOSE, close_payload(4000, b"enough"))
+            assert await listener.take(2) == [
+                Received(TEXT, b"part", fin=False),
+                Received(CLOSE, close_payload(4000, b"enough")),
+            ]
+            assert await peer.receive() == Received(CLOSE, close_payload(4000, b"enough"))
 
     net.run(test())
 
