@@ -93,6 +93,7 @@ METHODS: dict[Callable[..., Any], dict[str, Any]] = {
     WSTransport.send_pong: {"message": None},
     WSTransport.send_close: {"close_code": 0, "close_message": None},
     WSTransport.disconnect: {"graceful": True},
+    WSTransport.drain: {},
     WSTransport.close: {"code": 1000, "reason": None, "timeout": 10},
     WSTransport.measure_roundtrip_time: {"rounds": NONE_GIVEN},
     ws_broadcast: {
