@@ -20,10 +20,6 @@ class EchoClient(WSListener):
             print(f"Echo reply: {frame.get_payload_as_utf8_text()}")
             transport.send_close(WSCloseCode.OK)
             transport.disconnect()
-        elif frame.msg_type == WSMsgType.CLOSE:
-            # The server may close first, and it is the listener who answers.
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
 
 
 async def main(url: str) -> None:

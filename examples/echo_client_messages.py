@@ -27,7 +27,7 @@ class EchoClient(WSListener):
 
 
 async def main(url: str) -> None:
-    transport, client = await ws_connect(EchoClient, url, compression=WSDeflate(), enable_auto_close=True)
+    transport, client = await ws_connect(EchoClient, url, compression=WSDeflate())
     print("Agreed on:", transport.response.headers.get("Sec-WebSocket-Extensions", "no compression"))
     reply = await client.reply
     print(f"{len(reply)} characters came back", "unchanged" if reply == DOCUMENT else "changed")

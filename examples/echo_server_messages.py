@@ -30,7 +30,6 @@ async def main(host: str, port: int) -> None:
         compression=WSDeflate(),  # for the clients that offer it
         assemble_messages=True,
         max_message_size=1024 * 1024,
-        enable_auto_close=True,
     )
     for sock in server.sockets:
         print("Listening on ws://{}:{}/".format(*sock.getsockname()))

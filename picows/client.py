@@ -7,7 +7,7 @@ import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, Union, cast
+from typing import Any, Literal, TypeVar, Union, cast
 from urllib.parse import urldefrag, urljoin
 
 from .arguments import accepts, check_optional
@@ -58,7 +58,7 @@ async def ws_connect(
     auto_ping_reply_timeout: float = 10,
     auto_ping_strategy: WSAutoPingStrategy = WSAutoPingStrategy.PING_WHEN_IDLE,
     enable_auto_pong: bool = True,
-    max_frame_size: int = 10 * 1024 * 1024,
+    max_frame_size: int | None = None,
     extra_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
     max_redirects: int = 5,
     proxy: str | None = None,
@@ -67,13 +67,14 @@ async def ws_connect(
     socket_factory: SocketFactory | None = None,
     use_aiofastnet: bool | None = None,
     coalesce_writes: bool = True,
-    enable_auto_close: bool = False,
-    max_write_buffer_size: int | None = None,
+    enable_auto_close: bool = True,
+    max_write_buffer_size: int | Literal["auto"] | None = "auto",
     slow_peer: WSSlowPeerPolicy = WSSlowPeerPolicy.DISCONNECT,
     receive_timeout: float | None = None,
     assemble_messages: bool = False,
     max_message_size: int = 10 * 1024 * 1024,
     compression: WSDeflate | None = None,
+    connect_timeout: float | None = 10,
     **kwargs: Any,
 ) -> tuple[WSTransport, _Listener]:
     """Connect to a websocket server (RFC 6455 section 4.1).
@@ -102,7 +103,8 @@ async def ws_connect(
     :raises WSInvalidStatusError: the server answered by another status than 101, or by one
         redirect more than `max_redirects`
     :raises WSHandshakeError: the opening handshake failed; its subclasses say why
-    :raises asyncio.TimeoutError: `websocket_handshake_timeout` is over
+    :raises asyncio.TimeoutError: `connect_timeout` or `websocket_handshake_timeout` is over; the
+        message says what was waited for
     :raises python_socks.ProxyError: the proxy refused to connect to the server (its
         ``error_code`` is the HTTP status or the SOCKS reply), or is no proxy of that kind
     :raises OSError: the system or TLS failed, towards the proxy just as towards the server:
@@ -131,7 +133,8 @@ async def ws_connect(
                 proxy_ssl_context=settings.proxy_ssl_context,
                 socket_factory=settings.socket_factory,
                 use_aiofastnet=settings.use_aiofastnet,
-                timeout=settings.websocket_handshake_timeout,
+                connect_timeout=settings.connect_timeout,
+                tunnel_timeout=settings.websocket_handshake_timeout,
                 kwargs=target.kwargs,
             )
             transport, listener = await protocol.wait_upgraded()

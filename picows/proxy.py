@@ -23,6 +23,7 @@ from typing import Any, Optional, Union, cast
 from python_socks import ProxyError, ProxyTimeoutError, ProxyType
 from python_socks.async_.asyncio.v2 import Proxy
 
+from ._deadline import Deadline
 from .url import WSParsedURL, parse_proxy_url
 
 try:
@@ -109,7 +110,8 @@ async def dial(
     proxy_ssl_context: ssl.SSLContext | None,
     socket_factory: SocketFactory | None,
     use_aiofastnet: bool | None,
-    timeout: float | None,
+    connect_timeout: float | None,
+    tunnel_timeout: float | None,
     kwargs: dict[str, Any],
 ) -> None:
     """Connect a protocol to the server that `url` names.
@@ -118,43 +120,62 @@ async def dial(
     cancelled, the caller has to abort the transport: an event loop may just have begun to close it
     with all the time that TLS takes, and aiofastnet closes the socket under it.
 
-    `timeout` (seconds, None: no limit) bounds how long the proxy may take to open the tunnel.
+    `connect_timeout` (seconds, None: no limit) bounds all of it, and `tunnel_timeout` how long the
+    proxy may take to open the tunnel.
     `kwargs` are for :meth:`asyncio.loop.create_connection`; through a proxy they are about the
     connection to the proxy, except for ``server_hostname``, which is always the server's.
 
     :raises WSInvalidURL: the proxy's URL is wrong
     :raises ValueError: the proxy's protocol cannot carry what the URLs ask for
     :raises python_socks.ProxyError: the proxy refused the tunnel, or is no such proxy
-    :raises asyncio.TimeoutError: the proxy did not open the tunnel in time
+    :raises asyncio.TimeoutError: one of the times is over; the message says what was waited for
     :raises OSError: from the system, when a connection fails
     """
-    tunnel = None if proxy is None else _Tunnel(parse_proxy_url(proxy), url, timeout)
+    tunnel = None if proxy is None else _Tunnel(parse_proxy_url(proxy), url, tunnel_timeout)
     over_tls = url.is_secure or (tunnel is not None and tunnel.proxy.is_secure)
     dialler = _Dialler(loop, choose_aiofastnet(loop, use_aiofastnet, over_tls), kwargs)
     context = _tls_context(url, ssl_context)
     hostname = url.host if dialler.server_hostname is None else dialler.server_hostname
 
-    if tunnel is None:
-        sock = await _make_socket(socket_factory, url)
-        await dialler.connect(protocol, url, sock, context, hostname)
-        return
+    with Deadline(loop, connect_timeout) as deadline:
+        if tunnel is None:
+            deadline.waits_for = "the socket_factory"
+            sock = await _make_socket(socket_factory, url)
+            deadline.waits_for = _steps(url, sock)
+            await dialler.connect(protocol, url, sock, context, hostname)
+            return
 
-    proxy_context = _tls_context(tunnel.proxy, proxy_ssl_context)
-    sock = await _make_socket(socket_factory, tunnel.proxy)
-    conversation = _Conversation(loop)
-    try:
-        transport = await dialler.connect(
-            conversation, tunnel.proxy, sock, proxy_context, tunnel.proxy.host
-        )
-        await tunnel.open(conversation)
-        if context is not None:
-            transport = await dialler.start_tls(transport, conversation, context, hostname)
-            tunnel.check(conversation)
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
-    except BaseException:
-        conversation.abort()
-        raise
+        proxy_context = _tls_context(tunnel.proxy, proxy_ssl_context)
+        deadline.waits_for = "the socket_factory"
+        sock = await _make_socket(socket_factory, tunnel.proxy)
+        conversation = _Conversation(loop)
+        try:
+            deadline.waits_for = _steps(tunnel.proxy, sock)
+            transport = await dialler.connect(
+                conversation, tunnel.proxy, sock, proxy_context, tunnel.proxy.host
+            )
+            deadline.waits_for = f"a tunnel by the {tunnel}"
+            await tunnel.open(conversation)
+            if context is not None:
+                deadline.waits_for = f"TLS with {url.host}:{url.port}, through the proxy"
+                transport = await dialler.start_tls(transport, conversation, context, hostname)
+                tunnel.check(conversation)
+            transport.set_protocol(protocol)
+            protocol.connection_made(transport)
+        except BaseException:
+            conversation.abort()
+            raise
+
+
+def _steps(endpoint: WSParsedURL, sock: socket.socket | None) -> str:
+    """What it takes to connect to an endpoint."""
+    steps = ["TCP"]
+    if sock is None and not _is_address(endpoint.host):
+        steps.insert(0, "the name")
+    if endpoint.is_secure:
+        steps.append("TLS")
+    named = " and ".join(filter(None, [", ".join(steps[:-1]), steps[-1]]))
+    return f"{named} of {endpoint.host}:{endpoint.port}"
 
 
 def _tls_context(url: WSParsedURL, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
@@ -455,6 +476,14 @@ class _Connected:
 
     async def connect(self, **_: object) -> _Conversation:
         return self._stream
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def _is_ipv6(host: str) -> bool:

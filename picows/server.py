@@ -7,7 +7,7 @@ import functools
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from typing import Any, Union
+from typing import Any, Literal, Union
 
 from .arguments import accepts, check_context, check_optional
 from .deflate import WSDeflate
@@ -43,12 +43,12 @@ async def ws_create_server(
     auto_ping_reply_timeout: float = 20,
     auto_ping_strategy: WSAutoPingStrategy = WSAutoPingStrategy.PING_WHEN_IDLE,
     enable_auto_pong: bool = True,
-    max_frame_size: int = 10 * 1024 * 1024,
+    max_frame_size: int | None = None,
     read_buffer_init_size: int = 16 * 1024,
     use_aiofastnet: bool | None = None,
     coalesce_writes: bool = True,
-    enable_auto_close: bool = False,
-    max_write_buffer_size: int | None = None,
+    enable_auto_close: bool = True,
+    max_write_buffer_size: int | Literal["auto"] | None = "auto",
     slow_peer: WSSlowPeerPolicy = WSSlowPeerPolicy.DISCONNECT,
     receive_timeout: float | None = None,
     assemble_messages: bool = False,

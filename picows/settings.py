@@ -87,6 +87,13 @@ def _at_least(lowest: int) -> _Check:
     return functools.partial(check_int, lowest=lowest)
 
 
+def _check_write_buffer_size(name: str, value: object) -> None:
+    if value is not None and value != "auto":
+        if isinstance(value, str):
+            raise ValueError(f'{name} must be an int, "auto" or None, got {value!r}')
+        check_int(name, value, 1)
+
+
 def _check_logger(name: str, value: object) -> None:
     if value is None or isinstance(value, str):
         return
@@ -138,8 +145,8 @@ class Settings:
         How many seconds the peer may take for its part of the opening handshake. None: no limit.
         A server counts from the connecting of a client to the end of its upgrade request, and of
         a listener factory that is a coroutine. A client waits so long for the answer to its
-        request, and for a proxy to open its tunnel; connecting itself is bounded by the operating
-        system, and the TLS handshake by ``ssl_handshake_timeout`` (60 seconds unless given).
+        request, and for a proxy to open its tunnel; all that comes before is bounded by
+        `connect_timeout`.
         """,
     )
     logger_name: str | LoggerLike | None = _option(
@@ -188,12 +195,13 @@ class Settings:
         Whether to reply to each received PING by a PONG. Such a PING is not given to the listener.
         """,
     )
-    max_frame_size: int = _option(
-        10 * 1024 * 1024,
-        _at_least(1),
+    max_frame_size: int | None = _option(
+        None,
+        _or_none(_at_least(1)),
         """
-        The largest payload in bytes (default 10 MiB) that a received frame may have. For a
-        larger one CLOSE(MESSAGE_TOO_BIG) is sent, before the payload is read.
+        The largest payload in bytes that a received frame may have. For a larger one
+        CLOSE(MESSAGE_TOO_BIG) is sent, before the payload is read. None: 10 MiB, or
+        `max_message_size` if that is more and messages are assembled.
         """,
     )
     extra_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = _client_option(
@@ -272,20 +280,22 @@ class Settings:
         """,
     )
     enable_auto_close: bool = _option(
-        False,
+        True,
         check_bool,
         """
-        Whether to answer a received CLOSE, with the code it has, and to end the connection after
-        the listener has seen it. If not, the listener does that.
+        Whether to answer a received CLOSE, with the code and the reason it has, and to end the
+        connection, after the listener has seen it (RFC 6455 section 5.5.1). A listener that has
+        answered it or disconnected by then is left alone. If not, it is all the listener's.
         """,
     )
-    max_write_buffer_size: int | None = _option(
-        None,
-        _or_none(_at_least(1)),
+    max_write_buffer_size: int | Literal["auto"] | None = _option(
+        "auto",
+        _check_write_buffer_size,
         """
-        How many bytes may wait for a peer that does not read (None: no limit). When a data frame
-        would make it more, `slow_peer` says what happens. Control frames always pass, and so does
-        a frame while nothing waits.
+        How many bytes may wait for a peer that does not read. When a data frame would make it
+        more, `slow_peer` says what happens. Control frames always pass, and so does a frame while
+        nothing waits. ``"auto"``: 64 MiB, but no limit for a listener that overrides
+        ``pause_writing`` and so judges for itself. None: no limit.
         """,
     )
     slow_peer: WSSlowPeerPolicy = _option(
@@ -322,8 +332,8 @@ class Settings:
         _at_least(1),
         """
         The largest message in bytes, decompressed, that is assembled. For a larger one
-        CLOSE(MESSAGE_TOO_BIG) is sent, before memory is taken for it. `max_frame_size` bounds each
-        frame of it as well.
+        CLOSE(MESSAGE_TOO_BIG) is sent, before memory is taken for it. A `max_frame_size` that is
+        given bounds each frame of it as well.
         """,
     )
     compression: WSDeflate | None = _option(
@@ -332,6 +342,15 @@ class Settings:
         """
         The settings of permessage-deflate (RFC 7692): a client offers it, a server takes an offer.
         Messages are then assembled. None: no compression.
+        """,
+    )
+    connect_timeout: float | None = _client_option(
+        10,
+        _or_none(check_seconds),
+        """
+        How many seconds connecting may take: `socket_factory`, looking up the name, TCP, the proxy
+        and TLS, all together; for each redirect anew. None: no limit but those of the operating
+        system and of ``ssl_handshake_timeout`` (60 seconds unless given).
         """,
     )
 

@@ -25,7 +25,15 @@ TAKING: list[tuple[Callable[..., Any], Side, set[str]]] = [
     (ws_create_server, "server", set()),
     (ws_adopt, "server", {"use_aiofastnet"}),
 ]
-CLIENT_ONLY = {"extra_headers", "max_redirects", "proxy", "proxy_ssl_context", "socket_factory", "ssl_context"}
+CLIENT_ONLY = {
+    "connect_timeout",
+    "extra_headers",
+    "max_redirects",
+    "proxy",
+    "proxy_ssl_context",
+    "socket_factory",
+    "ssl_context",
+}
 
 over_sides = pytest.mark.parametrize("side", FUNCTIONS)
 over_functions = pytest.mark.parametrize(("function", "side", "left_out"), TAKING, ids=lambda value: getattr(value, "__name__", ""))

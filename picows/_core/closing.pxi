@@ -171,8 +171,9 @@ cdef int close_when_answered(Connection connection) except -1:
 
 cdef int answer_close(Connection connection) except -1:
     """The listener has seen the peer's CLOSE."""
+    cdef WSCloseInfo received = connection.transport.close_handshake.recv
     if can_send(connection):
-        send_close_frame(connection, connection.transport.close_handshake.recv.code, b"")
+        send_close_frame(connection, received.code, (<str>(received.reason or "")).encode())
     return end_closing_handshake(connection)
 
 

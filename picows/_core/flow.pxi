@@ -23,6 +23,9 @@ cdef inline int may_queue(Connection connection, uint8_t first, Py_ssize_t size)
     # Asked only while something waits. What goes to a peer that reads costs one branch, control frames always pass.
     if not connection.transport_queued or connection.options.max_write_buffer_size == 0 or first & OPCODE_CONTROL_BIT:
         return True
+    # Over TLS something may always wait. Below the transport's high-water mark it is less than we would allow by ourselves.
+    if connection.options.listener_may_lift_limit and not connection.writing_paused:
+        return True
     return fits_write_buffer(connection, size)
 
 
@@ -34,6 +37,8 @@ cdef int fits_write_buffer(Connection connection, Py_ssize_t size) except -1:
         waiting += connection.gathered.size
     # While nothing waits a frame of any size is taken: the peer is not slow.
     if waiting == 0 or size <= limit - waiting:
+        return True
+    if connection.options.listener_may_lift_limit and overrides(connection.listener, "pause_writing"):
         return True
     if connection.options.slow_peer == WSSlowPeerPolicy.DROP_NEWEST:
         return False

@@ -21,8 +21,9 @@ cdef class WSListener:
     cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
         """Called for each received frame, control frames too.
 
-        A CLOSE frame is the last one. It is not answered on its own: call `WSTransport.send_close` and
-        `WSTransport.disconnect`.
+        A CLOSE frame is the last one. When this has returned it is answered by the same code and reason, and the connection
+        ends, unless `WSTransport.send_close` or `WSTransport.disconnect` was called here. With ``enable_auto_close=False`` it
+        is for the listener to call them, here or later.
 
         :param transport: the connection
         :param frame: the frame, valid inside this call only

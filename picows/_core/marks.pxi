@@ -1,4 +1,15 @@
-# Marks of the transport's buffer: the listener is told that they were crossed, when nothing of ours is half done.
+# Marks of the transport's buffer: the listener is told that they were crossed, when nothing of ours is half done; drain() waits for it.
+
+# So often drain() may return at once in a row. Then the event loop gets a turn: who sends in a loop would never hear of the
+# end of the connection, and nobody else of anything.
+cdef int MAX_DRAINS_IN_A_ROW = 128
+# How often drain() looks where nobody tells, in seconds.
+cdef double DRAIN_TICK = 0.01
+
+cdef enum Mark:
+    LOW_MARK = 0        # their places in what get_write_buffer_limits() returns
+    HIGH_MARK = 1
+
 
 cdef inline int tell_flow(Connection connection) except -1:
     """The end of every call of ours that may have written: the transport may have reported something meanwhile.
@@ -52,3 +63,46 @@ cdef int send_pending_pong(Connection connection) except -1:
         send_frame(connection, FIN_BIT | WSMsgType.PONG, <const uint8_t*>PyBytes_AS_STRING(payload),
                    PyBytes_GET_SIZE(payload))
     return 0
+
+
+async def wait_drained(Connection connection not None):
+    """Wait while the transport holds more than it wants to, or until nothing can be sent any more."""
+    cdef ThreadMemory memory = connection.memory
+    memory.drains_in_a_row += 1
+    if connection.writing_paused or holds_more_than(connection, HIGH_MARK):
+        memory.drains_in_a_row = 0
+        if connection.writing_paused and can_send(connection):
+            await wait_for_room(connection)
+        while holds_more_than(connection, LOW_MARK) and can_send(connection):
+            await asyncio.sleep(DRAIN_TICK)
+    elif memory.drains_in_a_row >= MAX_DRAINS_IN_A_ROW:
+        memory.drains_in_a_row = 0
+        await asyncio.sleep(0)
+    if not can_send(connection):
+        raise ConnectionResetError("the connection is closing or has ended: nothing can be sent any more")
+
+
+async def wait_for_room(Connection connection not None):
+    waiter = connection.loop.create_future()
+    if connection.drain_waiters is None:
+        connection.drain_waiters = []
+    connection.drain_waiters.append(waiter)
+    try:
+        await waiter
+    finally:
+        if connection.drain_waiters is not None and waiter in connection.drain_waiters:
+            connection.drain_waiters.remove(waiter)
+
+
+cdef bint holds_more_than(Connection connection, Mark mark) except -1:
+    """Whether TLS holds more than a mark of its own, though it says that there is room.
+
+    The event loops' own forgets what it has given to TCP, in which all of a burst may wait.
+    """
+    if not connection.over_tls or connection.state == STATE_CLOSED:
+        return False
+    try:
+        limits = connection.transport.underlying_transport.get_write_buffer_limits()
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False    # it cannot tell, as asyncio's before 3.11
+    return queued(connection) > limits[<int>mark]

@@ -122,6 +122,7 @@ cdef class ThreadMemory:
         const char* masks           # the bytes of mask_pool
         Py_ssize_t mask_pool_used
         unsigned int fork_count
+        int drains_in_a_row         # of drain(), none of which has given the event loop a turn
 
     def __cinit__(self):
         self.scratch = <uint8_t*>PyMem_RawMalloc(SCRATCH_SIZE + MAX_HEADER_SIZE)

@@ -1,5 +1,10 @@
 # What the connections of one ws_connect, or of one server, have in common.
 
+cdef uint64_t AUTO_FRAME_SIZE = 10 * 1024 * 1024
+# More than a program sends in one turn of the event loop, in which no peer could take it; far less than what hurts.
+cdef Py_ssize_t AUTO_WRITE_BUFFER_SIZE = 64 * 1024 * 1024
+
+
 @cython.final
 cdef class ConnectionOptions:
     """What a compiled connection has to know of the settings, as C has it. They are defined and checked above, in settings.py.
@@ -23,6 +28,7 @@ cdef class ConnectionOptions:
         bint coalesce_writes
         bint enable_auto_close
         Py_ssize_t max_write_buffer_size    # 0: no limit
+        bint listener_may_lift_limit        # by overriding pause_writing
         WSSlowPeerPolicy slow_peer
         double receive_timeout              # 0: none
         object compression                  # a WSDeflate or None
@@ -42,14 +48,21 @@ cdef class ConnectionOptions:
         self.auto_ping_reply_timeout = settings.auto_ping_reply_timeout
         self.ping_when_idle = settings.auto_ping_strategy == WSAutoPingStrategy.PING_WHEN_IDLE
         self.enable_auto_pong = settings.enable_auto_pong
-        self.max_frame_size = settings.max_frame_size
         # Half of the shared block at most: the rest has to have room behind it.
         self.small_frame_limit = min(settings.read_buffer_init_size, SHARED_READ_SIZE // 2)
         self.coalesce_writes = settings.coalesce_writes
         self.enable_auto_close = settings.enable_auto_close
-        self.max_write_buffer_size = settings.max_write_buffer_size or 0
+        self.listener_may_lift_limit = settings.max_write_buffer_size == "auto"
+        self.max_write_buffer_size = (
+            AUTO_WRITE_BUFFER_SIZE if self.listener_may_lift_limit else settings.max_write_buffer_size or 0)
         self.slow_peer = settings.slow_peer
         self.receive_timeout = settings.receive_timeout or 0
         self.assemble_messages = settings.assemble_messages or settings.compression is not None
         self.max_message_size = settings.max_message_size
+        if settings.max_frame_size is not None:
+            self.max_frame_size = settings.max_frame_size
+        elif self.assemble_messages:
+            self.max_frame_size = max(AUTO_FRAME_SIZE, self.max_message_size)
+        else:
+            self.max_frame_size = AUTO_FRAME_SIZE
         self.compression = settings.compression

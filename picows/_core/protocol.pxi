@@ -89,6 +89,7 @@ cdef class AsyncioProtocol(Connection):
 
     def resume_writing(self):
         self.writing_paused = False
+        wake_drain_waiters(self)
         if not self.in_write:
             tell_flow(self)
 

@@ -46,7 +46,7 @@ cdef int note_close_sent(Connection connection, int code, bytes reason) except -
         cancel_timer(connection)    # of auto ping
     transport.is_close_frame_sent = True
     transport.close_handshake = WSCloseHandshake(sent, received, received is not None)
-    return 0
+    return wake_drain_waiters(connection)
 
 
 cdef int note_close_received(Connection connection, WSFrame frame) except -1:
@@ -65,6 +65,7 @@ cdef int enter_lingering(Connection connection) except -1:
     cancel_timer(connection)
     cancel_factory(connection)
     connection.state = STATE_LINGERING
+    wake_drain_waiters(connection)
     return wake_pong_waiter(connection)
 
 

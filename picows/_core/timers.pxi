@@ -49,6 +49,17 @@ cdef int wake_all(Connection connection) except -1:
             if not waiter.done():
                 waiter.set_result(None)
     wake_pong_waiter(connection)
+    return wake_drain_waiters(connection)
+
+
+cdef int wake_drain_waiters(Connection connection) except -1:
+    """There is room, or nothing more can be sent."""
+    waiters = connection.drain_waiters
+    connection.drain_waiters = None
+    if waiters is not None:
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
     return 0
 
 

@@ -164,7 +164,7 @@ def test_what_a_close_says(
     net: Network, role: str, payload: bytes, said: Any, name: str | None, state: Any
 ) -> None:
     async def test() -> None:
-        async with ROLES[role](net, CloseReader) as (peer, listener):
+        async with ROLES[role](net, CloseReader, enable_auto_close=False) as (peer, listener):
             peer.send(TEXT, b"no CLOSE")
             peer.send(CLOSE, payload)
             await listener.take(2)

@@ -21,7 +21,8 @@ from tests.connection.networks import (
 from tests.connection.peers import BINARY, CLOSE, ROLES, TEXT, Peer, close_payload, raw_client, raw_server
 
 MIB = 1024 * 1024
-AUTO = {"enable_auto_close": True}
+AUTO: dict[str, Any] = {}  # it is the default
+BY_HAND = {"enable_auto_close": False}
 
 over_roles = pytest.mark.parametrize("role", ROLES)
 over_sides = pytest.mark.parametrize("side", [0, 1], ids=["client", "server"])
@@ -45,7 +46,7 @@ def test_a_close_is_answered_after_the_callback(net: Network, role: str, payload
         async with ROLES[role](net, Last, **AUTO) as (peer, listener):
             peer.send(CLOSE, payload)
             assert await peer.receive() == Received(TEXT, b"last words")
-            assert await peer.receive() == Received(CLOSE, payload[:2])
+            assert await peer.receive() == Received(CLOSE, payload)
             if role == "server":
                 assert await end_of_stream(peer)
             await peer.close()
@@ -60,7 +61,7 @@ def test_a_close_is_answered_after_the_callback(net: Network, role: str, payload
 @over_tcp_and_tls
 def test_close_ends_a_connection_that_answers_nothing_itself(net: Network) -> None:
     async def test() -> None:
-        async with raw_client(net, Recorder, enable_auto_close=False) as (peer, listener):
+        async with raw_client(net, Recorder, **BY_HAND) as (peer, listener):
             closing = asyncio.ensure_future(listener.transport.close(1000, timeout=None))
             assert await peer.receive() == Received(CLOSE, close_payload(1000))
             peer.send(CLOSE, close_payload(1000))
@@ -87,6 +88,56 @@ def test_the_listeners_own_answer_stands(net: Network, role: str) -> None:
             await listener.disconnected.wait()
 
     net.run(test())
+
+
+@over_tcp_and_tls
+@over_roles
+@pytest.mark.parametrize("steps", ["close disconnect", "disconnect close", "disconnect", "abort", "close abort"])
+def test_a_listener_that_ends_it_itself_sees_no_difference(net: Network, role: str, steps: str) -> None:
+    class Own(Recorder):
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            super().on_ws_frame(transport, frame)
+            for step in steps.split():
+                if step == "close":
+                    transport.send_close(4000, b"mine")
+                else:
+                    transport.disconnect(graceful=step == "disconnect")
+
+    async def outcome(options: dict[str, Any]) -> Any:
+        async with ROLES[role](net, Own, **options) as (peer, listener):
+            peer.send(CLOSE, close_payload(1000, b"theirs"))
+            try:
+                frames = await peer.receive_all()
+            except ConnectionError:
+                frames = []
+            await peer.close()
+            await listener.disconnected.wait()
+            return frames, listener.rest(), listener.calls, close_state(listener.transport)
+
+    async def test() -> None:
+        frames, *rest = await outcome(AUTO)
+        by_hand, *rest_by_hand = await outcome(BY_HAND)
+        assert rest == rest_by_hand
+        if "abort" not in steps:  # which may overtake what was sent
+            assert frames == by_hand == [Received(CLOSE, close_payload(4000, b"mine"))] * steps.startswith("close")
+
+    net.run(test())
+
+
+@over_both_loops
+def test_it_can_be_left_to_the_listener(net: Network) -> None:
+    """Which may take its time, and goes on sending."""
+
+    async def test(role: str) -> None:
+        async with ROLES[role](net, Recorder, **BY_HAND) as (peer, listener):
+            peer.send(CLOSE, close_payload(1000))
+            await listener.take(1)
+            await asyncio.sleep(0.05)
+            assert listener.transport.send(WSMsgType.TEXT, b"last words")
+            assert await peer.receive() == Received(TEXT, b"last words")
+            assert not listener.transport.is_close_frame_sent
+
+    net.run(all_at_once(*(test(role) for role in ROLES)))
 
 
 @over_both_loops
@@ -118,8 +169,8 @@ def test_close_performs_the_whole_handshake(net: Network, side: int) -> None:
             await other.disconnected.wait()
             expected = close_payload(3500, "grüße".encode())
             assert other.rest() == [Received(TEXT, b"before"), Received(CLOSE, expected)]
-            assert one.rest() == [Received(CLOSE, expected[:2])]
-            assert close_state(one.transport) == ((3500, "grüße"), (3500, ""), False)
+            assert one.rest() == [Received(CLOSE, expected)]
+            assert close_state(one.transport) == ((3500, "grüße"), (3500, "grüße"), False)
             for listener in pair:
                 await listener.transport.wait_disconnected()
                 await listener.transport.close()
@@ -197,7 +248,7 @@ def test_the_peer_was_first(net: Network, role: str) -> None:
     """Without enable_auto_close, close() answers a CLOSE that came before."""
 
     async def test() -> None:
-        async with ROLES[role](net, Recorder) as (peer, listener):
+        async with ROLES[role](net, Recorder, **BY_HAND) as (peer, listener):
             peer.send(CLOSE, close_payload(1001))
             await listener.take(1)
             closing = asyncio.ensure_future(listener.transport.close(WSCloseCode.GOING_AWAY))

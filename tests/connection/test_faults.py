@@ -163,7 +163,7 @@ def test_the_rest_of_a_frame_that_is_too_big_is_not_awaited(net: Network, role: 
 @pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4999])
 def test_codes_that_may_travel_are_delivered(net: Network, role: str, code: int) -> None:
     async def test() -> None:
-        async with ROLES[role](net, Echo) as (peer, listener):
+        async with ROLES[role](net, Echo, enable_auto_close=False) as (peer, listener):
             peer.send(CLOSE, close_payload(code, "grüße".encode()))
             assert await listener.frames.get() == Received(CLOSE, close_payload(code, "grüße".encode()))
             assert close_state(listener.transport) == (None, (code, "grüße"), True)
@@ -176,7 +176,7 @@ def test_codes_that_may_travel_are_delivered(net: Network, role: str, code: int)
 @over_roles
 def test_nothing_is_delivered_behind_a_close(net: Network, role: str) -> None:
     async def test() -> None:
-        async with ROLES[role](net, Echo) as (peer, listener):
+        async with ROLES[role](net, Echo, enable_auto_close=False) as (peer, listener):
             peer.send(TEXT, b"good")
             peer.write(peer.encode(CLOSE) + peer.encode(TEXT, b"lost") + peer.encode(PING) + b"\x83")
             assert await listener.take(2) == [Received(TEXT, b"good"), Received(CLOSE, b"")]

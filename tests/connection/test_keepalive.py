@@ -404,7 +404,7 @@ def test_a_peer_that_said_close_is_not_pinged(net: Network) -> None:
     """Nor missed: it is told all that the listener still has to say."""
 
     async def test(role: str, strategy: WSAutoPingStrategy) -> None:
-        options = auto_ping(auto_ping_reply_timeout=REPLY, auto_ping_strategy=strategy)
+        options = auto_ping(auto_ping_reply_timeout=REPLY, auto_ping_strategy=strategy, enable_auto_close=False)
         async with ROLES[role](net, Recorder, **options) as (peer, listener):
             # Its reply to this one could not come any more.
             assert (await peer.receive()).msg_type == PING
@@ -477,7 +477,7 @@ def test_who_measures_is_told_of_a_close(net: Network, role: str) -> None:
     """At once: the connection itself may go on for long."""
 
     async def test() -> None:
-        async with ROLES[role](net, Recorder) as (peer, listener):
+        async with ROLES[role](net, Recorder, enable_auto_close=False) as (peer, listener):
             measuring = [asyncio.ensure_future(listener.transport.measure_roundtrip_time(3)) for _ in range(2)]
             assert (await peer.receive()).msg_type == PING
             peer.send(CLOSE, close_payload(1000))

@@ -281,7 +281,7 @@ def test_a_server_whose_listener_only_answers_a_close_ends_tcp_after_ten_seconds
             transport.send_close(1000)
 
     async def test() -> None:
-        options = {"websocket_handshake_timeout": 300, "use_aiofastnet": False}
+        options = {"websocket_handshake_timeout": 300, "use_aiofastnet": False, "enable_auto_close": False}
         async with raw_client(Network(), Answering, enable_auto_ping=True, **options) as (peer, listener):
             peer.send(CLOSE, close_payload(1000))
             await listener.payload()

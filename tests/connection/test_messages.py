@@ -150,6 +150,27 @@ def test_the_very_first_frame_is_limited(net: Network) -> None:
 
 
 @over_both_loops
+def test_one_limit_is_raised_for_a_larger_message(net: Network) -> None:
+    """Whether it comes in one frame or in several."""
+    size = 11 << 20
+
+    async def test() -> None:
+        async with raw_client(net, Recorder, **MESSAGES, max_message_size=size) as (peer, listener):
+            peer.write(fragments(peer, BINARY, bytes(1 << 20), bytes(size - (1 << 20))))
+            assert len(await listener.payload()) == size
+            peer.send(BINARY, bytes(size))
+            assert len(await listener.payload()) == size
+            peer.send(BINARY, length=size + 1)
+            assert close_code(await peer.receive()) == 1009
+        # Of frames as they come it is no business.
+        async with raw_client(net, Recorder, max_message_size=size) as (peer, listener):
+            peer.send(BINARY, length=(10 << 20) + 1)
+            assert close_code(await peer.receive()) == 1009
+
+    net.run(test())
+
+
+@over_both_loops
 def test_each_frame_keeps_to_its_own_limit(net: Network) -> None:
     """max_frame_size holds for the fragments, however large a message may be."""
 

@@ -196,3 +196,53 @@ def test_pings_of_a_peer_that_does_not_read_do_not_pile_up(net: Network, role: s
             peer.writer.transport.abort()
 
     net.run(test())
+
+
+MIB = 1 << 20
+
+
+@over_tcp_and_tls
+@over_roles
+def test_the_limit_that_nobody_gave(net: Network, role: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A peer that never reads costs no more than 64 MiB, and then its connection."""
+    caplog.set_level(logging.WARNING, "picows")
+
+    async def test() -> None:
+        async with ROLES[role](net, Recorder) as (peer, listener):
+            pause(peer)
+            most = 0
+            while listener.transport.send(WSMsgType.BINARY, bytes(4 * MIB)):
+                most = max(most, listener.transport.write_buffer_size)
+                assert most <= 65 * MIB
+            assert most > 56 * MIB
+            await listener.disconnected.wait()
+            (line,) = [record for record in caplog.records if record.name.startswith("picows")]
+            assert "67108864 at most" in line.getMessage()
+            peer.writer.transport.abort()
+
+    net.run(test())
+
+
+class Judge(Producer):
+    """Overrides pause_writing, and goes on all the same."""
+
+
+@over_tcp_and_tls
+@pytest.mark.parametrize(
+    ("listener_class", "options", "limit"),
+    [
+        (Judge, {}, None),
+        (Recorder, {"max_write_buffer_size": None}, None),
+        (Judge, {"max_write_buffer_size": LIMIT}, LIMIT),
+    ],
+    ids=["own judgement", "none wanted", "given to who judges"],
+)
+def test_who_has_no_limit(net: Network, listener_class: Any, options: Any, limit: int | None) -> None:
+    async def test() -> None:
+        async with ROLES["server"](net, listener_class, **options) as (peer, listener):
+            pause(peer)
+            taken = sum(listener.transport.send(WSMsgType.BINARY, bytes(4 * MIB)) for _ in range(20))
+            assert taken == 20 if limit is None else taken < 3
+            peer.writer.transport.abort()
+
+    net.run(test())
