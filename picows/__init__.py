@@ -27,7 +27,7 @@ from .picows import (
     WSTransport,
     ws_broadcast,
 )
-from .server import WSServer, ws_create_server
+from .server import WSServer, WSShutdownReport, ws_create_server
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from .url import WSParsedURL
 
@@ -53,6 +53,7 @@ __all__ = [
     "WSParsedURL",
     "WSProtocolError",
     "WSServer",
+    "WSShutdownReport",
     "WSSlowPeerError",
     "WSSlowPeerPolicy",
     "WSTransport",
