@@ -22,14 +22,13 @@ from .picows import (
     WSTransport,
 )
 from .proxy import SocketFactory, dial
-from .settings import LoggerLike, Settings, document_options
+from .settings import OPTIONS, LoggerLike, Settings, document_options
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse, create_request
 from .url import WSParsedURL, parse_url
 
 _Listener = TypeVar("_Listener", bound=WSListener)
-ClientListenerFactory = Union[
-    Callable[[], _Listener], Callable[[WSUpgradeRequest, WSUpgradeResponse], _Listener]
-]
+_Factory = Callable[[WSUpgradeRequest, WSUpgradeResponse], _Listener]
+ClientListenerFactory = Union[Callable[[], _Listener], _Factory[_Listener]]
 
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 
@@ -110,14 +109,8 @@ async def ws_connect(
     """
     # So far the locals are the arguments.
     settings = Settings("client", locals())
-    for name in _RESERVED_KWARGS.keys() & kwargs.keys():
-        raise TypeError(f"ws_connect() takes no argument {name!r}: {_RESERVED_KWARGS[name]}")
-    check_optional("server_hostname", kwargs.get("server_hostname"), str)
-    options = ConnectionOptions(settings, _called_with_handshake(ws_listener_factory))
-    target = _Target(
-        parse_url(url), _header_list(settings.extra_headers), dict(kwargs), settings.compression
-    )
-    request = target.request()
+    factory, target, request = _checked(settings, ws_listener_factory, url, kwargs)
+    options = ConnectionOptions(settings, factory)
     redirects = 0
     while True:
         protocol = WSProtocol(options, request, target.url.is_secure)
@@ -159,12 +152,40 @@ async def ws_connect(
 document_options(ws_connect)
 
 
+def check_arguments(
+    ws_listener_factory: ClientListenerFactory[_Listener], url: str, arguments: Mapping[str, Any]
+) -> Settings:
+    """Raise what `ws_connect` would raise for these arguments before it opens anything."""
+    settings = Settings("client", arguments)
+    options = {option.name for option in OPTIONS}
+    kwargs = {name: value for name, value in arguments.items() if name not in options}
+    _checked(settings, ws_listener_factory, url, kwargs)
+    return settings
+
+
+def _checked(
+    settings: Settings,
+    ws_listener_factory: ClientListenerFactory[_Listener],
+    url: str,
+    kwargs: dict[str, Any],
+) -> tuple[_Factory[_Listener], _Target, WSUpgradeRequest]:
+    """The rest of the arguments, found right: the factory, where to connect, and what to ask for there."""
+    for name in _RESERVED_KWARGS.keys() & kwargs.keys():
+        raise TypeError(f"ws_connect() takes no argument {name!r}: {_RESERVED_KWARGS[name]}")
+    check_optional("server_hostname", kwargs.get("server_hostname"), str)
+    factory = _called_with_handshake(ws_listener_factory)
+    target = _Target(
+        parse_url(url), _header_list(settings.extra_headers), dict(kwargs), settings.compression
+    )
+    return factory, target, target.request()
+
+
 def _called_with_handshake(
     factory: ClientListenerFactory[_Listener],
-) -> Callable[[WSUpgradeRequest, WSUpgradeResponse], _Listener]:
+) -> _Factory[_Listener]:
     """The user's client factory as one that takes the request and the response in any case."""
     if accepts(factory, 2):
-        return cast("Callable[[WSUpgradeRequest, WSUpgradeResponse], _Listener]", factory)
+        return cast("_Factory[_Listener]", factory)
     if not accepts(factory, 0):
         raise TypeError(
             "ws_listener_factory must be callable with no argument or with two, "

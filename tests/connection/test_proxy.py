@@ -37,6 +37,7 @@ from tests.connection.proxies import (
     running_proxy,
     scripted,
     sockets_closed_down_to,
+    unused_port,
 )
 
 over_tls = pytest.mark.parametrize(
@@ -62,12 +63,6 @@ async def check_echo(net: Network, url: str, **arguments: Any) -> None:
     # The URL says it, not how the proxy is reached.
     assert client.transport.is_secure is net.tls
     await cut(client)
-
-
-def unused_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @over_every_network
