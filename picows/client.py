@@ -7,7 +7,7 @@ import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, Union, cast
+from typing import Any, Literal, TypeVar, Union, cast
 from urllib.parse import urldefrag, urljoin
 
 from .arguments import accepts, check_optional
@@ -24,7 +24,7 @@ from .picows import (
 from .proxy import SocketFactory, dial
 from .settings import OPTIONS, LoggerLike, Settings, document_options
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse, create_request
-from .url import WSParsedURL, parse_url
+from .url import WSParsedURL, parse_proxy_url, parse_url
 
 _Listener = TypeVar("_Listener", bound=WSListener)
 _Factory = Callable[[WSUpgradeRequest, WSUpgradeResponse], _Listener]
@@ -60,7 +60,7 @@ async def ws_connect(
     max_frame_size: int = 10 * 1024 * 1024,
     extra_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
     max_redirects: int = 5,
-    proxy: str | None = None,
+    proxy: str | Literal[True] | None = None,
     proxy_ssl_context: ssl.SSLContext | None = None,
     read_buffer_init_size: int = 16 * 1024,
     socket_factory: SocketFactory | None = None,
@@ -102,8 +102,9 @@ async def ws_connect(
         redirect more than `max_redirects`
     :raises WSHandshakeError: the opening handshake failed; its subclasses say why
     :raises asyncio.TimeoutError: `websocket_handshake_timeout` is over
-    :raises python_socks.ProxyError: the proxy refused to connect to the server (its
-        ``error_code`` is the HTTP status or the SOCKS reply), or is no proxy of that kind
+    :raises python_socks.ProxyError: the proxy refused to connect to the server, or is no proxy of
+        that kind; ``error_code`` is the HTTP status or the SOCKS reply, 255 where a SOCKS5 proxy
+        wants another user name, password or method
     :raises OSError: the system or TLS failed, towards the proxy just as towards the server:
         :class:`ConnectionRefusedError`, :class:`ssl.SSLError`, :class:`socket.gaierror` and so on
     """
@@ -173,6 +174,8 @@ def _checked(
     for name in _RESERVED_KWARGS.keys() & kwargs.keys():
         raise TypeError(f"ws_connect() takes no argument {name!r}: {_RESERVED_KWARGS[name]}")
     check_optional("server_hostname", kwargs.get("server_hostname"), str)
+    if isinstance(settings.proxy, str):
+        parse_proxy_url(settings.proxy)
     factory = _called_with_handshake(ws_listener_factory)
     target = _Target(
         parse_url(url), _header_list(settings.extra_headers), dict(kwargs), settings.compression

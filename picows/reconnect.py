@@ -280,8 +280,7 @@ def _retry_after(error: Exception) -> float:
     if not isinstance(error, WSInvalidStatusError) or error.response is None:
         return 0
     value = error.response.headers.get("Retry-After", "")
-    # More digits than that are more than the limit, and may be more than int() takes.
-    seconds = float(value[:300]) if re.fullmatch(r"[0-9]+", value) else _seconds_until(value)
+    seconds = float(value) if re.fullmatch(r"[0-9]+", value) else _seconds_until(value)
     return min(max(seconds, 0), _LONGEST_RETRY_AFTER)
 
 

@@ -84,7 +84,7 @@ async def running_proxy(
 def _handler(scheme: str, auth: bool) -> Any:
     if scheme == "socks4":
         return tiny_proxy.Socks4ProxyHandler(username=USER if auth else None)
-    handler = tiny_proxy.Socks5ProxyHandler if scheme == "socks5" else tiny_proxy.HttpProxyHandler
+    handler = tiny_proxy.Socks5ProxyHandler if scheme.startswith("socks5") else tiny_proxy.HttpProxyHandler
     return handler(username=USER, password=PASSWORD) if auth else handler()
 
 
