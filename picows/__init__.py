@@ -27,6 +27,7 @@ from .picows import (
     WSTransport,
     ws_broadcast,
 )
+from .reconnect import WSBackoff, ws_reconnect
 from .server import WSServer, WSShutdownReport, ws_create_server
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from .url import WSParsedURL
@@ -36,6 +37,7 @@ __version__ = "3.0.0"
 __all__ = [
     "PICOWS_DEBUG_LL",
     "WSAutoPingStrategy",
+    "WSBackoff",
     "WSCloseCode",
     "WSCloseHandshake",
     "WSCloseInfo",
@@ -65,4 +67,5 @@ __all__ = [
     "ws_broadcast",
     "ws_connect",
     "ws_create_server",
+    "ws_reconnect",
 ]

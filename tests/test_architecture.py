@@ -35,10 +35,11 @@ ARROWS: dict[str, set[str]] = {
     "proxy": {"_deadline", "errors", "url"},
     "settings": {"arguments", "deflate", "picows"},
     "client": {"arguments", "deflate", "errors", "picows", "proxy", "settings", "upgrade", "url"},
+    "reconnect": {"arguments", "client", "errors", "picows", "settings", "url"},
     "server": {"arguments", "deflate", "picows", "proxy", "settings", "upgrade"},
     "adopt": {"deflate", "picows", "server", "settings"},
     "api": {"client", "server", "settings"},
-    "__init__": {"adopt", "client", "deflate", "errors", "picows", "server", "upgrade", "url"},
+    "__init__": {"adopt", "client", "deflate", "errors", "picows", "reconnect", "server", "upgrade", "url"},
 }
 
 # Which parts of the compiled module may use the functions, classes and values of which others; in the order in which
