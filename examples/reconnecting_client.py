@@ -1,6 +1,6 @@
 """A client that stays connected: whatever ends a connection, it comes back.
 
-The pause between two attempts grows from one to the next, and is random: thousands of clients
+The log tells of every delay. They grow from one to the next, and are random: thousands of clients
 that lost the same server shall not all return in the same instant.
 
 $ python -m examples.reconnecting_client --url ws://127.0.0.1:9001/ --seconds 60
@@ -11,21 +11,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import random
+import logging
 from collections.abc import Callable
 
-from picows import (
-    WSCloseCode,
-    WSError,
-    WSFrame,
-    WSListener,
-    WSMsgType,
-    WSTransport,
-    ws_connect,
-)
-
-FIRST_DELAY = 0.25  # seconds
-LONGEST_DELAY = 30.0
+from picows import WSBackoff, WSFrame, WSListener, WSMsgType, WSTransport, ws_reconnect
 
 
 class Client(WSListener):
@@ -42,39 +31,16 @@ class Client(WSListener):
 
 
 async def stay_connected(listener_factory: Callable[[], WSListener], url: str) -> None:
-    """Returns only by being cancelled."""
-    loop = asyncio.get_running_loop()
-    delay = FIRST_DELAY
-    while True:
-        started = loop.time()
-        try:
-            await run_connection(listener_factory, url)
-            print("Disconnected")
-        except (OSError, WSError, asyncio.TimeoutError) as exc:
-            # What a network may do. CancelledError and faults of our own are not on this list,
-            # and end the loop.
-            print(f"Connection failed: {exc!r}")
-        # A server that accepts a connection only to drop it does not count as back.
-        if loop.time() - started > LONGEST_DELAY:
-            delay = FIRST_DELAY
-        pause = random.uniform(delay / 2, delay)
-        print(f"Reconnecting in {pause:.2f} s")
-        await asyncio.sleep(pause)
-        delay = min(delay * 2, LONGEST_DELAY)
-
-
-async def run_connection(listener_factory: Callable[[], WSListener], url: str) -> None:
+    """Returns only by being cancelled, or raises what no waiting would mend."""
     # A peer that vanished without a word is noticed by its silence: hence the pings.
-    transport, _ = await ws_connect(listener_factory, url, enable_auto_ping=True)
-    print("Connected")
-    try:
-        await transport.wait_disconnected()
-    except asyncio.CancelledError:
-        # Cancelling the wait leaves the connection alone, so it is for us to end it.
-        transport.send_close(WSCloseCode.GOING_AWAY)
-        transport.disconnect()
-        await transport.wait_disconnected()
-        raise
+    connections = ws_reconnect(
+        listener_factory, url, backoff=WSBackoff(initial=0.25, maximum=30), enable_auto_ping=True
+    )
+    async with connections:  # the last connection is closed before this is left
+        async for transport, _ in connections:
+            print("Connected")
+            await transport.wait_disconnected()
+            print("Disconnected")
 
 
 async def main(url: str, seconds: float) -> None:
@@ -91,5 +57,6 @@ if __name__ == "__main__":
     parser.add_argument("--url", default="ws://127.0.0.1:9001/")
     parser.add_argument("--seconds", type=float, default=60, help="how long to stay")
     args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main(args.url, args.seconds))

@@ -27,7 +27,8 @@ from .picows import (
     WSTransport,
     ws_broadcast,
 )
-from .server import WSServer, ws_create_server
+from .reconnect import WSBackoff, ws_reconnect
+from .server import WSServer, WSShutdownReport, ws_create_server
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from .url import WSParsedURL
 
@@ -36,6 +37,7 @@ __version__ = "3.0.0"
 __all__ = [
     "PICOWS_DEBUG_LL",
     "WSAutoPingStrategy",
+    "WSBackoff",
     "WSCloseCode",
     "WSCloseHandshake",
     "WSCloseInfo",
@@ -53,6 +55,7 @@ __all__ = [
     "WSParsedURL",
     "WSProtocolError",
     "WSServer",
+    "WSShutdownReport",
     "WSSlowPeerError",
     "WSSlowPeerPolicy",
     "WSTransport",
@@ -64,4 +67,5 @@ __all__ = [
     "ws_broadcast",
     "ws_connect",
     "ws_create_server",
+    "ws_reconnect",
 ]

@@ -22,14 +22,13 @@ from .picows import (
     WSTransport,
 )
 from .proxy import SocketFactory, dial
-from .settings import LoggerLike, Settings, document_options
+from .settings import OPTIONS, LoggerLike, Settings, document_options
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse, create_request
-from .url import WSParsedURL, parse_url
+from .url import WSParsedURL, parse_proxy_url, parse_url
 
 _Listener = TypeVar("_Listener", bound=WSListener)
-ClientListenerFactory = Union[
-    Callable[[], _Listener], Callable[[WSUpgradeRequest, WSUpgradeResponse], _Listener]
-]
+_Factory = Callable[[WSUpgradeRequest, WSUpgradeResponse], _Listener]
+ClientListenerFactory = Union[Callable[[], _Listener], _Factory[_Listener]]
 
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 
@@ -61,7 +60,7 @@ async def ws_connect(
     max_frame_size: int | None = None,
     extra_headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
     max_redirects: int = 5,
-    proxy: str | None = None,
+    proxy: str | Literal[True] | None = None,
     proxy_ssl_context: ssl.SSLContext | None = None,
     read_buffer_init_size: int = 16 * 1024,
     socket_factory: SocketFactory | None = None,
@@ -105,21 +104,16 @@ async def ws_connect(
     :raises WSHandshakeError: the opening handshake failed; its subclasses say why
     :raises asyncio.TimeoutError: `connect_timeout` or `websocket_handshake_timeout` is over; the
         message says what was waited for
-    :raises python_socks.ProxyError: the proxy refused to connect to the server (its
-        ``error_code`` is the HTTP status or the SOCKS reply), or is no proxy of that kind
+    :raises python_socks.ProxyError: the proxy refused to connect to the server, or is no proxy of
+        that kind; ``error_code`` is the HTTP status or the SOCKS reply, 255 where a SOCKS5 proxy
+        wants another user name, password or method
     :raises OSError: the system or TLS failed, towards the proxy just as towards the server:
         :class:`ConnectionRefusedError`, :class:`ssl.SSLError`, :class:`socket.gaierror` and so on
     """
     # So far the locals are the arguments.
     settings = Settings("client", locals())
-    for name in _RESERVED_KWARGS.keys() & kwargs.keys():
-        raise TypeError(f"ws_connect() takes no argument {name!r}: {_RESERVED_KWARGS[name]}")
-    check_optional("server_hostname", kwargs.get("server_hostname"), str)
-    options = ConnectionOptions(settings, _called_with_handshake(ws_listener_factory))
-    target = _Target(
-        parse_url(url), _header_list(settings.extra_headers), dict(kwargs), settings.compression
-    )
-    request = target.request()
+    factory, target, request = _checked(settings, ws_listener_factory, url, kwargs)
+    options = ConnectionOptions(settings, factory)
     redirects = 0
     while True:
         protocol = WSProtocol(options, request, target.url.is_secure)
@@ -162,12 +156,42 @@ async def ws_connect(
 document_options(ws_connect)
 
 
+def check_arguments(
+    ws_listener_factory: ClientListenerFactory[_Listener], url: str, arguments: Mapping[str, Any]
+) -> Settings:
+    """Raise what `ws_connect` would raise for these arguments before it opens anything."""
+    settings = Settings("client", arguments)
+    options = {option.name for option in OPTIONS}
+    kwargs = {name: value for name, value in arguments.items() if name not in options}
+    _checked(settings, ws_listener_factory, url, kwargs)
+    return settings
+
+
+def _checked(
+    settings: Settings,
+    ws_listener_factory: ClientListenerFactory[_Listener],
+    url: str,
+    kwargs: dict[str, Any],
+) -> tuple[_Factory[_Listener], _Target, WSUpgradeRequest]:
+    """The rest of the arguments, found right: the factory, where to connect, and what to ask for there."""
+    for name in _RESERVED_KWARGS.keys() & kwargs.keys():
+        raise TypeError(f"ws_connect() takes no argument {name!r}: {_RESERVED_KWARGS[name]}")
+    check_optional("server_hostname", kwargs.get("server_hostname"), str)
+    if isinstance(settings.proxy, str):
+        parse_proxy_url(settings.proxy)
+    factory = _called_with_handshake(ws_listener_factory)
+    target = _Target(
+        parse_url(url), _header_list(settings.extra_headers), dict(kwargs), settings.compression
+    )
+    return factory, target, target.request()
+
+
 def _called_with_handshake(
     factory: ClientListenerFactory[_Listener],
-) -> Callable[[WSUpgradeRequest, WSUpgradeResponse], _Listener]:
+) -> _Factory[_Listener]:
     """The user's client factory as one that takes the request and the response in any case."""
     if accepts(factory, 2):
-        return cast("Callable[[WSUpgradeRequest, WSUpgradeResponse], _Listener]", factory)
+        return cast("_Factory[_Listener]", factory)
     if not accepts(factory, 0):
         raise TypeError(
             "ws_listener_factory must be callable with no argument or with two, "

@@ -7,7 +7,7 @@ from typing import Final, final
 from typing_extensions import Buffer, Self, disjoint_base
 
 from .settings import Settings
-from .upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
+from .upgrade import WSUpgradeRequest, WSUpgradeResponse
 
 PICOWS_DEBUG_LL: Final[int]
 
@@ -177,6 +177,8 @@ class Registry:
     def __iter__(self) -> Iterator[WSTransport]: ...
     def __contains__(self, transport: object, /) -> bool: ...
 
+def checked_close(close_code: int, close_message: str | Buffer | None) -> bytes: ...
+def end_handshakes(registry: Registry) -> None: ...
 def end_connections(registry: Registry, graceful: bool, refuse: bool) -> None: ...
 async def wait_ended(registry: Registry) -> None: ...
 
@@ -185,7 +187,7 @@ class ConnectionOptions:
     def __init__(
         self,
         settings: Settings,
-        listener_factory: Callable[..., WSListener | WSUpgradeResponseWithListener | None],
+        listener_factory: Callable[..., object],
         registry: Registry | None = None,
     ) -> None: ...
     @property

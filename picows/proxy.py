@@ -14,16 +14,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import ipaddress
+import re
 import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, Optional, Union, cast
+from typing import Any, Literal, Optional, Union, cast
 
 from python_socks import ProxyError, ProxyTimeoutError, ProxyType
 from python_socks.async_.asyncio.v2 import Proxy
 
 from ._deadline import Deadline
+from .errors import WSInvalidURL
 from .url import WSParsedURL, parse_proxy_url
 
 try:
@@ -49,7 +51,13 @@ _PROXY_TYPES = {
     "https": ProxyType.HTTP,
     "socks4": ProxyType.SOCKS4,
     "socks5": ProxyType.SOCKS5,
+    # Some programs resolve names themselves for socks5, and write this where the proxy is to.
+    "socks5h": ProxyType.SOCKS5,
 }
+
+# RFC 1928 section 3. A refused password counts as that: what RFC 1929 says then, any byte but 0,
+# may be what a later reply says for another reason.
+_NO_ACCEPTABLE_METHOD = 0xFF
 
 # The arguments of create_connection that are about TLS, and those that are about making a socket.
 _TLS_KWARGS = (
@@ -106,7 +114,7 @@ async def dial(
     url: WSParsedURL,
     *,
     ssl_context: ssl.SSLContext | None,
-    proxy: str | None,
+    proxy: str | Literal[True] | None,
     proxy_ssl_context: ssl.SSLContext | None,
     socket_factory: SocketFactory | None,
     use_aiofastnet: bool | None,
@@ -131,6 +139,8 @@ async def dial(
     :raises asyncio.TimeoutError: one of the times is over; the message says what was waited for
     :raises OSError: from the system, when a connection fails
     """
+    if proxy is True:
+        proxy = system_proxy(url)
     tunnel = None if proxy is None else _Tunnel(parse_proxy_url(proxy), url, tunnel_timeout)
     over_tls = url.is_secure or (tunnel is not None and tunnel.proxy.is_secure)
     dialler = _Dialler(loop, choose_aiofastnet(loop, use_aiofastnet, over_tls), kwargs)
@@ -176,6 +186,36 @@ def _steps(endpoint: WSParsedURL, sock: socket.socket | None) -> str:
         steps.append("TLS")
     named = " and ".join(filter(None, [", ".join(steps[:-1]), steps[-1]]))
     return f"{named} of {endpoint.host}:{endpoint.port}"
+
+
+def system_proxy(server: WSParsedURL) -> str | None:
+    """The URL of the proxy for a server by the rules of urllib: the environment, or else the system's settings.
+
+    :raises WSInvalidURL: what they name is no proxy that can be used
+    """
+    # Slow to import, and not wanted by most.
+    from urllib.request import getproxies, proxy_bypass
+
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    # NO_PROXY may name an address as it is or, with a port, in brackets.
+    if proxy_bypass(server.host) or proxy_bypass(f"{host}:{server.port}"):
+        return None
+    proxies = getproxies()
+    for name in ("https" if server.is_secure else "http", "socks", "all"):
+        if url := proxies.get(name):
+            break
+    else:
+        return None
+    if "://" not in url:
+        url = f"http://{url}"
+    # As urllib understands it.
+    url = re.sub("^socks://", "socks4://", url, flags=re.IGNORECASE)
+    try:
+        parse_proxy_url(url)
+    except WSInvalidURL as exc:
+        message = f"{exc.msg} (it is the proxy that the system's settings name)"
+        raise WSInvalidURL(url, message) from None
+    return url
 
 
 def _tls_context(url: WSParsedURL, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
@@ -332,6 +372,7 @@ class _Conversation(asyncio.Protocol):
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
+        self.answers = b""  # all that was read
         self._ended = False
         self._error: Exception | None = None
         self._arrival: asyncio.Future[None] | None = None
@@ -374,6 +415,7 @@ class _Conversation(asyncio.Protocol):
     def _take(self, n: int) -> bytes:
         taken = bytes(self._received[:n])
         del self._received[:n]
+        self.answers += taken
         return taken
 
     async def _more(self) -> None:
@@ -418,7 +460,7 @@ class _Tunnel:
                 raise ValueError(f"proxy: SOCKS4 cannot connect to an IPv6 address: {server.host}")
             if not user.isascii() or "\0" in user:
                 raise ValueError("proxy: a SOCKS4 user name must be ASCII")
-        elif proxy.scheme == "socks5":
+        elif proxy.scheme in ("socks5", "socks5h"):
             for credential in (user, password):
                 if not credential.isascii() or len(credential) > _MAX_SOCKS5_CREDENTIAL:
                     raise ValueError(
@@ -454,6 +496,8 @@ class _Tunnel:
         except ProxyTimeoutError as exc:
             raise asyncio.TimeoutError(f"{self}: no tunnel within {timeout} s") from exc
         except ProxyError as exc:
+            if self.proxy.scheme.startswith("socks5") and _keeps_us_out(conversation.answers):
+                exc.error_code = _NO_ACCEPTABLE_METHOD
             raise self._named(exc) from exc
         self.check(conversation)
 
@@ -476,6 +520,13 @@ class _Connected:
 
     async def connect(self, **_: object) -> _Conversation:
         return self._stream
+
+
+def _keeps_us_out(answers: bytes) -> bool:
+    """Whether a SOCKS5 proxy refused our ways to log in (RFC 1928 3), or our password (RFC 1929 2)."""
+    if answers[:2] == b"\5\2":
+        return len(answers) == 4 and answers[2] == 1 and answers[3] != 0
+    return answers == b"\5\xff"
 
 
 def _is_address(host: str) -> bool:

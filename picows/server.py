@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import random
 import socket
 import ssl
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, Literal, Union
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import Any, Literal, NamedTuple, Union
 
-from .arguments import accepts, check_context, check_optional
+from .arguments import accepts, check_context, check_optional, check_seconds
 from .deflate import WSDeflate
 from .picows import (
     ConnectionOptions,
     Registry,
     WSAutoPingStrategy,
+    WSCloseCode,
     WSListener,
     WSProtocol,
     WSSlowPeerPolicy,
     WSTransport,
+    checked_close,
     end_connections,
+    end_handshakes,
     wait_ended,
 )
 from .proxy import choose_aiofastnet, network
 from .settings import LoggerLike, Settings, document_options
 from .upgrade import WSUpgradeRequest, WSUpgradeResponseWithListener
 
-ServerListenerFactory = Callable[
-    [WSUpgradeRequest], Union[WSListener, WSUpgradeResponseWithListener, None]
-]
+_Decision = Union[WSListener, WSUpgradeResponseWithListener, None]
+ServerListenerFactory = Callable[[WSUpgradeRequest], Union[_Decision, Awaitable[_Decision]]]
 
 
 async def ws_create_server(
@@ -65,6 +68,9 @@ async def ws_create_server(
         connection; or a :class:`WSUpgradeResponseWithListener` to choose the response, which is
         sent to plain HTTP requests too if it is no 101 (health checks); or None for 404 Not
         Found. If it raises, the response is 500 Internal Server Error and the exception is logged.
+        It may be a coroutine function, or return any other awaitable of these. That is cancelled
+        when the client leaves or the server ends its clients meanwhile, and when
+        `websocket_handshake_timeout` is over, which is answered by 503 Service Unavailable.
     :param host:
         The name or address to listen on, or a sequence of them. None or the empty string: all
         interfaces.
@@ -138,6 +144,20 @@ def _check_port(port: object) -> None:
 # How many seconds connections may take to end before nobody waits for them any longer: more than the limit that each has
 # for itself, so that it has told its listener.
 CLOSE_TIMEOUT = 6.0
+
+
+class WSShutdownReport(NamedTuple):
+    """What became of the connections in :meth:`WSServer.shutdown`."""
+
+    closed: int
+    """Both sides have said CLOSE."""
+    aborted: int
+    """The others: the client did not answer in time, or was lost."""
+
+
+def _said_close_both(transport: WSTransport) -> bool:
+    handshake = transport.close_handshake
+    return handshake is not None and handshake.sent is not None and handshake.recv is not None
 
 
 class WSServer(asyncio.AbstractServer):
@@ -240,6 +260,58 @@ class WSServer(asyncio.AbstractServer):
         """End every connection at once, without a CLOSE; what waits to be sent is dropped."""
         end_connections(self._connections, graceful=False, refuse=self._closed.done())
         self._abort_half_open()
+
+    async def shutdown(
+        self,
+        code: int = WSCloseCode.GOING_AWAY,
+        reason: str | None = None,
+        *,
+        spread: float = 0.0,
+        timeout: float = 10.0,
+    ) -> WSShutdownReport:
+        """Go away politely: listen no more, say CLOSE to every client, and wait for the answers.
+
+        What was sent before reaches each client that reads. Clients in the opening handshake are
+        cut. Until its CLOSE a connection goes on as before. When this is cancelled, the
+        connections that are left are aborted.
+
+        :param code: of the CLOSE, as for :meth:`WSTransport.send_close`: GOING_AWAY, or
+            ``SERVICE_RESTART`` where clients shall come back
+        :param reason: of the CLOSE
+        :param spread: over how many seconds the CLOSEs are spread evenly, in a random order, so that
+            clients who come back at once do not come in the same moment. 0: at once
+        :param timeout: how many seconds each connection may take from its CLOSE to its end, before
+            it is aborted
+        :return: what became of the connections that were there
+        :raises ValueError, TypeError: an argument is wrong; nothing has ended
+        :raises RuntimeError: called in another event loop
+        """
+        checked_close(code, reason)
+        if isinstance(spread, bool) or spread != 0:
+            check_seconds("spread", spread)
+        check_seconds("timeout", timeout)
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(f"{self!r} belongs to another event loop")
+        self.close()
+        end_handshakes(self._connections)
+        transports = list(self._connections)
+        random.shuffle(transports)
+        closing = []
+        try:
+            begin = self._loop.time()
+            for number, transport in enumerate(transports):
+                delay = begin + spread * number / len(transports) - self._loop.time()
+                if delay > 0:
+                    await asyncio.sleep(delay)
+                closing.append(self._loop.create_task(transport.close(code, reason, timeout)))
+            await asyncio.gather(*closing)
+        except asyncio.CancelledError:
+            for task in closing:
+                task.cancel()
+            self.abort_clients()
+            raise
+        closed = sum(map(_said_close_both, transports))
+        return WSShutdownReport(closed, len(transports) - closed)
 
     async def wait_closed(self) -> None:
         """Wait until :meth:`close` is called, and the connections that are then being closed have ended.

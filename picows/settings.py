@@ -110,6 +110,11 @@ def _check_headers(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a mapping, an iterable of pairs or None, got {value!r}")
 
 
+def _check_proxy(name: str, value: object) -> None:
+    if value is not None and value is not True and not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, True or None, got {value!r}")
+
+
 def _check_callable(name: str, value: object) -> None:
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be callable or None, got {value!r}")
@@ -143,9 +148,10 @@ class Settings:
         _or_none(check_seconds),
         """
         How many seconds the peer may take for its part of the opening handshake. None: no limit.
-        A server counts from the connecting of a client to the end of its upgrade request. A client
-        waits so long for the answer to its request, and for a proxy to open its tunnel; all that
-        comes before is bounded by `connect_timeout`.
+        A server counts from the connecting of a client to the end of its upgrade request, and of
+        a listener factory that is a coroutine. A client waits so long for the answer to its
+        request, and for a proxy to open its tunnel; all that comes before is bounded by
+        `connect_timeout`.
         """,
     )
     logger_name: str | LoggerLike | None = _option(
@@ -222,14 +228,15 @@ class Settings:
         of `extra_headers`, and ``server_hostname``.
         """,
     )
-    proxy: str | None = _client_option(
+    proxy: str | Literal[True] | None = _client_option(
         None,
-        _instance_or_none(str),
+        _check_proxy,
         """
         The URL of a proxy to connect through: ``http://``, ``https://`` (both by CONNECT),
-        ``socks4://`` or ``socks5://``, with ``user:password@`` if the proxy wants it. The proxy
-        looks up the server's name; for SOCKS4, which knows addresses only, we do.
-        The system's proxy settings are not used.
+        ``socks4://``, ``socks5://`` or ``socks5h://``, with ``user:password@`` if the proxy wants
+        it. The proxy looks up the server's name; for SOCKS4, which knows addresses only, we do.
+        True: the proxy that the environment (HTTPS_PROXY and its like) or else the system's
+        settings name for the server, if they name one. None: none, whatever these say.
         """,
     )
     proxy_ssl_context: ssl.SSLContext | None = _client_option(

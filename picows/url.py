@@ -12,7 +12,7 @@ from .errors import WSInvalidURL
 __all__ = ["WSParsedURL", "parse_proxy_url", "parse_url"]
 
 _WEBSOCKET_PORTS = {"ws": 80, "wss": 443}
-_PROXY_PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080}
+_PROXY_PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
 
 # What no part of a URL may hold: blanks and control characters (they would end the request line
 # or add a header), and the backslash, which some parsers take for a slash.
@@ -79,7 +79,7 @@ def parse_proxy_url(url: str) -> WSParsedURL:
     The port defaults to 80 and 443 for HTTP and HTTPS and to 1080 for SOCKS. Raises what
     `parse_url` raises, and WSInvalidURL for a path or a query.
     """
-    parsed = _parse(url, _PROXY_PORTS, "http, https, socks4 or socks5")
+    parsed = _parse(url, _PROXY_PORTS, "http, https, socks4, socks5 or socks5h")
     if parsed.resource_name != "/":
         raise WSInvalidURL(url, f"a proxy has no path, but {parsed.resource_name!r} is given")
     return parsed

@@ -35,10 +35,11 @@ ARROWS: dict[str, set[str]] = {
     "proxy": {"_deadline", "errors", "url"},
     "settings": {"arguments", "deflate", "picows"},
     "client": {"arguments", "deflate", "errors", "picows", "proxy", "settings", "upgrade", "url"},
+    "reconnect": {"arguments", "client", "errors", "picows", "settings", "url"},
     "server": {"arguments", "deflate", "picows", "proxy", "settings", "upgrade"},
     "adopt": {"deflate", "picows", "server", "settings"},
     "api": {"client", "server", "settings"},
-    "__init__": {"adopt", "client", "deflate", "errors", "picows", "server", "upgrade", "url"},
+    "__init__": {"adopt", "client", "deflate", "errors", "picows", "reconnect", "server", "upgrade", "url"},
 }
 
 # Which parts of the compiled module may use the functions, classes and values of which others; in the order in which
@@ -64,7 +65,8 @@ PARTS: dict[str, set[str]] = {
     "registry": {"closing", "connection", "marks", "timers"},
     "handshake": {"closing", "connection", "failure", "keepalive", "memory", "receive", "registry", "send", "states", "timers"},
     "protocol": {
-        "closing", "connection", "failure", "handshake", "marks", "memory", "options", "receive", "registry", "timers",
+        "closing", "connection", "failure", "handshake", "marks", "memory", "options", "receive", "registry", "states",
+        "timers",
     },
     "adopt": {"closing", "marks", "memory", "protocol"},
     "transport": {"closing", "compression", "connection", "flow", "keepalive", "marks", "send", "timers"},

@@ -229,6 +229,7 @@ def test_url_is_a_str(url: object) -> None:
         ("socks4://h", "socks4", 1080, False),
         ("socks5://h", "socks5", 1080, False),
         ("SOCKS5://h:1", "socks5", 1, False),
+        ("socks5h://h", "socks5h", 1080, False),
         ("http://[::1]:3128", "http", 3128, False),
     ],
 )
@@ -248,7 +249,6 @@ def test_proxy_url_with_user_info() -> None:
         "ws://h",
         "ftp://h",
         "socks://h",
-        "socks5h://h",
         "http://",
         "http://h:0",
         "http://h/x",

@@ -358,6 +358,16 @@ cdef inline int write_to_transport(Connection connection, bytes data) except -1:
     return 0
 
 
+def checked_close(close_code, close_message):
+    """What :meth:`WSTransport.send_close` is given: the reason as bytes.
+
+    :raises ValueError, TypeError: as there
+    """
+    if not isinstance(close_code, int):
+        raise TypeError(f"close_code is of type {type(close_code).__name__}, expected a WSCloseCode or an int")
+    return close_reason_bytes(close_code, close_message)
+
+
 cdef bytes close_reason_bytes(object code, object message):
     """The reason of a CLOSE frame to be sent, checked together with its code."""
     cdef bytes reason

@@ -93,9 +93,7 @@ cdef class WSTransport:
             without a code; nothing is sent
         """
         cdef Connection connection = checked_connection(self, "send_close")
-        if not isinstance(close_code, int):
-            raise TypeError(f"close_code is of type {type(close_code).__name__}, expected a WSCloseCode or an int")
-        reason = close_reason_bytes(close_code, close_message)
+        reason = checked_close(close_code, close_message)
         send_close_frame(connection, close_code, reason)
         limit_exchange(connection)
         tell_flow(connection)

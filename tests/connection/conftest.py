@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from tests.connection.networks import Network
@@ -9,3 +11,19 @@ from tests.connection.networks import Network
 def net() -> Network:
     """The plainest network; the marks of networks.py replace it by others."""
     return Network()
+
+
+@pytest.fixture
+def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The delays of a ws_reconnect that logs to picows.delays, each when it begins."""
+    found: list[float] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            assert isinstance(record.args, tuple)
+            found.append(float(record.args[-1]))  # type: ignore[arg-type]
+
+    logger = logging.getLogger("picows.delays")
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    monkeypatch.setattr(logger, "handlers", [Handler()])
+    return found

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import socket
 import ssl
 import stat
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -83,7 +84,7 @@ async def running_proxy(
 def _handler(scheme: str, auth: bool) -> Any:
     if scheme == "socks4":
         return tiny_proxy.Socks4ProxyHandler(username=USER if auth else None)
-    handler = tiny_proxy.Socks5ProxyHandler if scheme == "socks5" else tiny_proxy.HttpProxyHandler
+    handler = tiny_proxy.Socks5ProxyHandler if scheme.startswith("socks5") else tiny_proxy.HttpProxyHandler
     return handler(username=USER, password=PASSWORD) if auth else handler()
 
 
@@ -159,6 +160,12 @@ class Redirector:
 
 async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     pass
+
+
+def unused_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 def open_sockets() -> int:

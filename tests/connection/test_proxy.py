@@ -37,6 +37,7 @@ from tests.connection.proxies import (
     running_proxy,
     scripted,
     sockets_closed_down_to,
+    unused_port,
 )
 
 over_tls = pytest.mark.parametrize(
@@ -64,12 +65,6 @@ async def check_echo(net: Network, url: str, **arguments: Any) -> None:
     await cut(client)
 
 
-def unused_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 @over_every_network
 @over_schemes
 def test_echo(net: Network, scheme: str) -> None:
@@ -79,6 +74,53 @@ def test_echo(net: Network, scheme: str) -> None:
             # Who knows names resolves them: the proxy, but for SOCKS4.
             (host, _) = proxy.asked.pop()
             assert host == ("127.0.0.1" if scheme == "socks4" else "localhost")
+
+    net.run(check())
+
+
+@over_both_loops
+def test_socks5h_is_socks5_whose_proxy_knows_the_names(net: Network) -> None:
+    async def check() -> None:
+        async with running_proxy("socks5h", auth=True) as proxy, echo_server(net) as url:
+            await check_echo(net, url, proxy=proxy.url_for(USER_INFO))
+            (host, _) = proxy.asked.pop()
+            assert host == "localhost"
+            with pytest.raises(ProxyError, match="socks5h proxy") as error:
+                await check_echo(net, url, proxy=proxy.url)
+            assert error.value.error_code == 255
+
+    net.run(check())
+
+
+@over_both_loops
+@pytest.mark.parametrize(
+    ("answers", "code"),
+    [
+        ((b"\5\xff",), 255),
+        ((b"\5\2", b"\1\1"), 255),
+        ((b"\5\2", b"\1\5"), 255),
+        ((b"\5\2", b"\1\0", b"\5\1\0"), 1),
+        ((b"\5\0", b"\5\2\0"), 2),
+        ((b"\5\2",), None),
+        ((b"\5\2", b"\1"), None),
+        ((b"\5\2", b"\5\5"), None),
+        ((b"\5\2", b"\1\0"), None),
+    ],
+)
+def test_the_code_of_a_socks5_refusal(net: Network, answers: tuple[bytes, ...], code: int | None) -> None:
+    """255 is that of who is not let in, whatever byte says so."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in answers:
+            await reader.read(1000)
+            writer.write(answer)
+        writer.write_eof()
+
+    async def check() -> None:
+        async with scripted(refuse) as port:
+            with pytest.raises(ProxyError) as error:
+                await check_echo(net, "ws://localhost/", proxy=f"socks5://{USER_INFO}@localhost:{port}")
+            assert error.value.error_code == code
 
     net.run(check())
 
@@ -120,8 +162,8 @@ def test_wrong_credentials(net: Network, scheme: str, user_info: str) -> None:
             with pytest.raises(ProxyError, match=f"{scheme} proxy 127.0.0.1:{proxy.port}") as error:
                 await check_echo(net, url, proxy=proxy_url)
             assert "secret" not in str(error.value)
-            if scheme.startswith("http"):
-                assert error.value.error_code == 401
+            if scheme != "socks4":
+                assert error.value.error_code == (255 if scheme == "socks5" else 401)
 
     net.run(check())
 

@@ -143,8 +143,8 @@ def test_a_client_reconnects(start: Start) -> None:
 
     server.kill()
     server.wait()
-    wait_for(client, "Disconnected")
-    wait_for(client, "Failed: .*")
+    wait_for(client, ".*the connection has ended.*")
+    wait_for(client, ".*no connection: ConnectionRefusedError.*")
 
     server = start("quotes_server.py", port_of(url))
     wait_for(client, "Connected")

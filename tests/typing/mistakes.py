@@ -1,6 +1,6 @@
 """A user's mistakes: mypy has to object to each line that is marked so."""
 
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import WSBackoff, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect, ws_reconnect
 
 
 class Client(WSListener):
@@ -18,3 +18,7 @@ async def main() -> None:
     await ws_connect(Client)  # mistake
     await ws_connect(Client, b"ws://127.0.0.1/")  # mistake
     await ws_connect(Client, "ws://127.0.0.1/", max_frame_size="big")  # mistake
+    WSBackoff(jitter="half")  # mistake
+    ws_reconnect(Client)  # mistake
+    for _ in ws_reconnect(Client, "ws://127.0.0.1/"):  # mistake
+        pass

@@ -10,6 +10,7 @@ import picows
 from picows import (
     PICOWS_DEBUG_LL,
     WSAutoPingStrategy,
+    WSBackoff,
     WSCloseCode,
     WSCloseHandshake,
     WSCloseInfo,
@@ -25,6 +26,7 @@ from picows import (
     WSUpgradeResponseWithListener,
     ws_connect,
     ws_create_server,
+    ws_reconnect,
 )
 
 
@@ -126,3 +128,19 @@ async def main() -> None:
             print(error.code, error.message)
     server.close()
     print(picows.__version__)
+
+
+async def judge(error: Exception) -> bool | None:
+    return isinstance(error, WSInvalidStatusError) or None
+
+
+async def stay_connected() -> None:
+    backoff = WSBackoff(initial=0.5, jitter=None)
+    async for transport, listener in ws_reconnect(Client, "ws://127.0.0.1/", backoff=backoff, max_frame_size=10):
+        own: Client = listener
+        await transport.wait_disconnected()
+        print(own)
+    async with ws_reconnect(with_response, "ws://127.0.0.1/", retry=judge) as connections:
+        async for transport, _ in connections:
+            print(transport, next(backoff.delays()))
+            await connections.aclose()
