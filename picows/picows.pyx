@@ -41,7 +41,7 @@ from . import deflate
 from ._tracebacks import release_frames
 from .arguments import check_seconds, checked_index
 from .errors import WSError, WSHandshakeError, WSProtocolError, WSSlowPeerError
-from .tls import write_buffers
+from .tls import is_closing, write_buffers
 from .upgrade import RequestReader, ResponseReader, WSUpgradeResponse, WSUpgradeResponseWithListener, answer
 
 cdef extern from "_native/sockets.h" nogil:

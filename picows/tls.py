@@ -1,4 +1,4 @@
-"""What waits under a TLS transport, which each event loop hides in another way.
+"""What waits under a TLS transport, or was lost there, which each event loop hides in another way.
 
 Asked by `get_write_buffer_size()`, a TLS transport leaves out bytes that the kernel has not taken
 either: those in the TCP transport below it, or its own encrypted ones. They are found here by
@@ -21,6 +21,18 @@ def write_buffers(transport: Any) -> tuple[Callable[[], int], ...]:
         return tuple(_write_buffers(transport))
     except Exception:
         return (transport.get_write_buffer_size,)
+
+
+def is_closing(transport: Any) -> bool:
+    """Whether `transport`, or one below it, is closing or has lost its connection."""
+    try:
+        if transport.is_closing():
+            return True
+        # asyncio: TLS does not tell of TCP before Python 3.12, and stands on nothing when it is over.
+        protocol = transport._ssl_protocol
+        return protocol is None or protocol._transport is None or is_closing(protocol._transport)
+    except AttributeError:
+        return False
 
 
 def _write_buffers(transport: Any) -> list[Callable[[], int]]:

@@ -58,7 +58,7 @@ PARTS: dict[str, set[str]] = {
     "send": {"connection", "flow", "frame", "memory", "states"},
     "compression": {"connection", "flow", "send"},
     "closing": {"connection", "failure", "flow", "frame", "send", "states", "timers"},
-    "marks": {"closing", "connection", "flow", "listener", "memory", "send"},
+    "marks": {"closing", "connection", "flow", "listener", "memory", "options", "send"},
     "broadcast": {"compression", "connection", "flow", "marks", "send"},
     "keepalive": {"closing", "connection", "listener", "marks", "options", "send", "timers"},
     "receive": {"closing", "connection", "failure", "frame", "keepalive", "marks", "memory", "send", "states"},

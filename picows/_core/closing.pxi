@@ -232,5 +232,6 @@ cdef int callback_failed(Connection connection, str name, error) except -1:
             message = str(error.message).encode()[:MAX_CONTROL_PAYLOAD - 2].decode(errors="ignore")
             return close_with(connection, error.code, close_reason_bytes(error.code, message))
         except (TypeError, ValueError):
-            connection.options.logger.error("%s raised a WSProtocolError that cannot be sent: %r", name, error)
+            log = log_of_error(connection)
+            log("%s raised a WSProtocolError that cannot be sent: %r", name, error)
     return close_with(connection, WSCloseCode.INTERNAL_ERROR, b"")

@@ -3,11 +3,30 @@
 cdef int note_callback_error(Connection connection, str name, error) except -1:
     """The client's wait_disconnected raises the first one; all others are logged."""
     if isinstance(error, EXIT):
-        exit_loop(connection, error)
-    elif (not connection.is_client or connection.transport is None
-            or not keep_error(connection.transport, raisable(name, error))):
-        connection.options.logger.error("%s failed", name, exc_info=error)
+        return exit_loop(connection, error)
+    if connection.is_client and connection.transport is not None and keep_error(connection.transport, raisable(name, error)):
+        return 0
+    if isinstance(error, WSProtocolError):
+        # What came was wrong: the listener has judged as it should.
+        connection.options.logger.debug("%s raised a WSProtocolError: %s", name, error)
+        return 0
+    return log_error(connection, f"{name} failed", error)
+
+
+cdef int log_error(Connection connection, str message, error) except -1:
+    log = log_of_error(connection)
+    log(message, exc_info=error)
     return 0
+
+
+cdef object log_of_error(Connection connection, str method="error"):
+    """How to log what the peer may be the cause of: one line of a connection is for all to see.
+
+    Or it could fill the log, by a message over which the listener stumbles each time.
+    """
+    log = getattr(connection.options.logger, "debug" if connection.error_logged else method)
+    connection.error_logged = True
+    return log
 
 
 cdef object raisable(str name, error):

@@ -8,7 +8,7 @@ cdef class WSListener:
 
     An exception from a callback sends CLOSE with `WSCloseCode.INTERNAL_ERROR`, or with the code and reason of a
     `WSProtocolError`, and disconnects. On the client side `WSTransport.wait_disconnected` raises it again, on the server
-    side it is logged. With ``disconnect_on_exception=False`` an exception from :meth:`on_ws_frame` is only logged, unless it is
+    side it is logged: a `WSProtocolError` as one line at DEBUG, the first other one at ERROR. With ``disconnect_on_exception=False`` an exception from :meth:`on_ws_frame` is only logged, unless it is
     a `WSProtocolError`.
     """
 
@@ -56,7 +56,7 @@ cdef class WSListener:
     cpdef pause_writing(self):
         """Called when more than the transport's high-water mark waits to be sent: stop producing.
 
-        When it is not overridden the connection writes one line to its log.
+        When it is not overridden the connection writes one line to its log: at INFO, or at DEBUG if slow peers are aborted.
         """
 
     cpdef resume_writing(self):

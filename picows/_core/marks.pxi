@@ -38,8 +38,9 @@ cdef int tell_listener_of_flow(Connection connection) except -1:
                 continue
         elif not connection.slow_peer_noted and not overrides(listener, "pause_writing"):
             connection.slow_peer_noted = True
-            connection.options.logger.info(
-                "the peer is slow: %d bytes wait to be sent; override pause_writing to stop producing meanwhile",
+            # Who is going to be aborted gets its line then.
+            log = connection.options.logger.debug if aborts_slow_peers(connection.options) else connection.options.logger.info
+            log("the peer is slow: %d bytes wait to be sent; override pause_writing to stop producing meanwhile",
                 queued(connection))
         connection.pause_told = connection.writing_paused
         name = "pause_writing" if connection.pause_told else "resume_writing"

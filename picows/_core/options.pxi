@@ -66,3 +66,7 @@ cdef class ConnectionOptions:
         else:
             self.max_frame_size = AUTO_FRAME_SIZE
         self.compression = settings.compression
+
+
+cdef inline bint aborts_slow_peers(ConnectionOptions options) noexcept:
+    return options.max_write_buffer_size != 0 and options.slow_peer == WSSlowPeerPolicy.DISCONNECT

@@ -93,7 +93,7 @@ cdef int deliver(Connection connection) except -1:
                         or not connection.state & CONNECTED):
                     callback_failed(connection, "on_ws_frame", error)
                     break
-                connection.options.logger.exception("on_ws_frame failed, the connection stays open")
+                log_error(connection, "on_ws_frame failed, the connection stays open", error)
                 flush(connection)
         if connection.state & (CONNECTED | DELIVERS) == CONNECTED and (
                 connection.options.enable_auto_close or connection.closes_when_answered):

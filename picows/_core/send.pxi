@@ -75,6 +75,8 @@ cdef int send_uncopied(Connection connection, uint8_t first, object message) exc
         return False
     flush(connection)
     cdef bint in_write = connection.in_write
+    if not takes_writes(connection):
+        return True
     connection.transport_queued = connection.in_write = True
     try:
         connection.transport.underlying_transport.writelines([PyBytes_FromStringAndSize(<char*>header, head), payload])
@@ -332,8 +334,22 @@ cdef int queue_rest(Connection connection, const uint8_t* first, Py_ssize_t firs
     return write_to_transport(connection, rest)
 
 
+cdef inline bint takes_writes(Connection connection) except -1:
+    """Whether the transport still has its connection.
+
+    One that has lost it takes everything and tells so in a later turn of the loop. Until then it logs a warning for every write
+    from the fifth on, so each fourth one asks: a Python call, and over TLS every frame comes along here.
+    """
+    connection.transport_writes += 1
+    if connection.transport_writes & 3 == 0 and not connection.connection_lost_below:
+        connection.connection_lost_below = is_closing(connection.transport.underlying_transport)
+    return not connection.connection_lost_below
+
+
 cdef inline int write_to_transport(Connection connection, bytes data) except -1:
     cdef bint in_write = connection.in_write
+    if not takes_writes(connection):
+        return 0
     connection.transport_queued = connection.in_write = True
     try:
         connection.transport.underlying_transport.write(data)

@@ -70,7 +70,7 @@ def test_one_line_is_logged_when_nobody_listens(net: Network, role: str, caplog:
 
     async def test() -> None:
         for _ in range(2):
-            async with ROLES[role](net, Recorder) as (peer, listener):
+            async with ROLES[role](net, Recorder, max_write_buffer_size=None) as (peer, listener):
                 caplog.clear()
                 for _ in range(3):
                     peer.writer.transport.pause_reading()  # type: ignore[attr-defined]

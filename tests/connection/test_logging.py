@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import logging
+import socket
+import struct
 from typing import Any
 
 import pytest
 
 import picows
 from picows import PICOWS_DEBUG_LL, WSDeflate, WSFrame, WSMsgType, WSProtocolError, WSTransport, ws_broadcast
-from tests.connection.networks import Echo, Network, Recorder
-from tests.connection.peers import ROLES, TEXT, raw_client, raw_server, stream
+from tests.connection.networks import Echo, Network, Recorder, over_every_network
+from tests.connection.peers import ROLES, TEXT, close_code, raw_client, raw_server, stream
 
 over_roles = pytest.mark.parametrize("role", ROLES)
 
@@ -93,6 +97,103 @@ def test_no_flood_at_the_usual_levels(net: Network, caplog: pytest.LogCaptureFix
     net.run(test())
     assert len([record for record in own_records(caplog) if record.levelno >= logging.WARNING]) == 0
     assert len(own_records(caplog)) <= 12
+
+
+class Picky(Recorder):
+    """Refuses what comes, stumbles over it, or over the end."""
+
+    def __init__(self, *callbacks: str, error: Exception) -> None:
+        super().__init__()
+        self.failing, self.error = callbacks, error
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        super().on_ws_frame(transport, frame)
+        if "on_ws_frame" in self.failing:
+            raise self.error
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        super().on_ws_disconnected(transport)
+        if "on_ws_disconnected" in self.failing:
+            raise self.error
+
+
+def test_a_judgement_of_the_listener_is_one_debug_line(net: Network, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "picows")
+
+    async def test() -> None:
+        error = WSProtocolError(1007, "no JSON")
+        async with raw_client(net, lambda: Picky("on_ws_frame", error=error)) as (peer, listener):
+            peer.send(TEXT, b"{")
+            assert [close_code(frame) for frame in await peer.receive_all()] == [1007]
+            await peer.close()
+            await listener.disconnected.wait()
+
+    net.run(test())
+    (record,) = own_records(caplog)
+    assert record.levelno == logging.DEBUG
+    assert record.getMessage() == "on_ws_frame raised a WSProtocolError: no JSON"
+    assert not record.exc_info
+
+
+@over_roles
+def test_a_peer_cannot_fill_the_log_by_what_the_listener_stumbles_over(
+    net: Network, role: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "picows")
+
+    async def test() -> None:
+        listener_class = functools.partial(Picky, "on_ws_frame", "on_ws_disconnected", error=ValueError("what came"))
+        async with ROLES[role](net, listener_class, disconnect_on_exception=False) as (peer, listener):
+            for _ in range(100):
+                peer.send(TEXT, b"stumble")
+            await listener.take(100)
+            await peer.close()
+            await listener.disconnected.wait()
+
+    net.run(test())
+    loud = [record for record in own_records(caplog) if record.levelno >= logging.INFO]
+    assert [record.levelno for record in loud] == [logging.ERROR]
+    assert loud[0].exc_info
+    # Who looks closer sees them all.
+    assert len([record for record in own_records(caplog) if record.exc_info]) == (101 if role == "server" else 100)
+
+
+@over_roles
+def test_a_slow_peer_that_is_aborted_is_one_line(net: Network, role: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def test() -> None:
+        async with ROLES[role](net, Recorder, max_write_buffer_size=1 << 20) as (peer, listener):
+            peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            while listener.transport.send(WSMsgType.BINARY, bytes(1 << 16)):
+                pass
+            await listener.disconnected.wait()
+            peer.writer.transport.abort()
+
+    net.run(test())
+    (record,) = [record for record in caplog.records if record.levelno >= logging.INFO]
+    assert record.levelno == logging.WARNING
+
+
+@over_every_network
+@over_roles
+def test_a_peer_that_resets_while_much_is_sent(net: Network, role: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The transports would log a warning for each further write in the turn in which they lose the connection."""
+    caplog.set_level(logging.INFO)
+
+    async def test() -> None:
+        async with ROLES[role](net, Recorder) as (peer, listener):
+            sock = peer.writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.writer.transport.abort()
+            await asyncio.sleep(0)
+            for _ in range(100):
+                listener.transport.send(WSMsgType.TEXT, b"into the void")
+            listener.transport.send(WSMsgType.BINARY, bytes(1 << 20))
+            await listener.disconnected.wait()
+
+    net.run(test())
+    assert not [record for record in caplog.records if record.levelno >= logging.INFO]
 
 
 @over_roles
