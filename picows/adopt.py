@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from .deflate import WSDeflate
@@ -55,6 +56,7 @@ def ws_adopt(
     assemble_messages: bool = False,
     max_message_size: int = 10 * 1024 * 1024,
     compression: WSDeflate | None = None,
+    subprotocols: Sequence[str] | None = None,
 ) -> WSTransport:
     """Take over a client that another server has accepted and whose request it has read.
 

@@ -54,6 +54,7 @@ async def ws_create_server(
     assemble_messages: bool = False,
     max_message_size: int = 10 * 1024 * 1024,
     compression: WSDeflate | None = None,
+    subprotocols: Sequence[str] | None = None,
     **kwargs: Any,
 ) -> WSServer:
     """Start a websocket server (RFC 6455 section 4.2).

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import re
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, Union, cast
 
@@ -30,6 +31,8 @@ _Check = Callable[[str, object], None]
 
 # What a connection calls, some of it only when something goes wrong.
 _LOGGER_METHODS = ("isEnabledFor", "log", "debug", "info", "warning", "error", "exception")
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
 # Where a docstring has the paragraphs of the options.
 _PLACE = ".. the options, as picows/settings.py describes them"
@@ -101,6 +104,25 @@ def _check_logger(name: str, value: object) -> None:
 def _check_headers(name: str, value: object) -> None:
     if value is not None and not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a mapping, an iterable of pairs or None, got {value!r}")
+
+
+def _check_list(name: str, value: object) -> Sequence[object]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a list or None, got {value!r}")
+    return value
+
+
+def _check_subprotocols(name: str, value: object) -> None:
+    for subprotocol in _check_list(name, value):
+        if not isinstance(subprotocol, str):
+            raise TypeError(f"{name} must be a list of str, got {subprotocol!r} in it")
+        if not _TOKEN.fullmatch(subprotocol):
+            raise ValueError(
+                f"{name} must be a list of names without blanks and separators "
+                f"(RFC 6455 section 4.1), got {subprotocol!r} in it"
+            )
+        if _check_list(name, value).count(subprotocol) > 1:
+            raise ValueError(f"{name} must not name anything twice, got {value!r}")
 
 
 def _check_callable(name: str, value: object) -> None:
@@ -332,6 +354,16 @@ class Settings:
         """
         The settings of permessage-deflate (RFC 7692): a client offers it, a server takes an offer.
         Messages are then assembled. None: no compression.
+        """,
+    )
+    subprotocols: Sequence[str] | None = _option(
+        None,
+        _or_none(_check_subprotocols),
+        """
+        Names of subprotocols (RFC 6455 section 1.9): a client offers them, the one it likes best
+        first. A server chooses the first of its own that the client offers; where there is none
+        it agrees to the upgrade without one, and a response of the listener factory that
+        chooses itself has its way. :attr:`WSTransport.subprotocol` tells what was agreed on.
         """,
     )
 

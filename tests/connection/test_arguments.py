@@ -60,6 +60,13 @@ COMMON = [
     ("max_message_size", 0, ValueError),
     ("max_message_size", 1e6, TypeError),
     ("compression", True, TypeError),
+    ("subprotocols", "v1", TypeError),
+    ("subprotocols", b"v1", TypeError),
+    ("subprotocols", {"v1"}, TypeError),
+    ("subprotocols", ["v1", b"v2"], TypeError),
+    ("subprotocols", ["v1, v2"], ValueError),
+    ("subprotocols", [""], ValueError),
+    ("subprotocols", ["v1", "v2", "v1"], ValueError),
 ]
 
 CLIENT = [

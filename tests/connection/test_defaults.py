@@ -56,6 +56,7 @@ COMMON = {
     "assemble_messages": False,
     "max_message_size": 10 * MIB,
     "compression": None,
+    "subprotocols": None,
     "kwargs": NONE_GIVEN,
 }
 CLIENT = {
