@@ -27,6 +27,7 @@ from .grammar import (
     MAX_HEAD_SIZE,
     MAX_HEADERS,
     NAMES,
+    ORIGIN,
     PROTOCOL,
     TOKEN,
     TRANSFER_ENCODING,
@@ -76,6 +77,8 @@ class RequestReader:
 
     :param compression: the compression to agree to if the client offers it; None: none
     :param subprotocols: those that may be agreed on, the best one first
+    :param origins: the origins that may ask for an upgrade, or patterns of them; None among them
+        stands for clients that name none. Without a list all may
 
     `request` is set once the request is complete; `accept` is then the value of
     Sec-WebSocket-Accept that answers it, None when it is a plain GET that asks for no upgrade to
@@ -91,6 +94,7 @@ class RequestReader:
         "_checked",
         "_compression",
         "_count",
+        "_origins",
         "_raw",
         "_reading",
         "_subprotocols",
@@ -105,7 +109,10 @@ class RequestReader:
     request: WSUpgradeRequest
 
     def __init__(
-        self, compression: WSDeflate | None = None, subprotocols: Sequence[str] = ()
+        self,
+        compression: WSDeflate | None = None,
+        subprotocols: Sequence[str] = (),
+        origins: Sequence[str | re.Pattern[str] | None] | None = None,
     ) -> None:
         self.accept: str | None = None
         self.agreement: Agreement | None = None
@@ -113,6 +120,7 @@ class RequestReader:
         self.subprotocol: str | None = None
         self._compression = compression
         self._subprotocols = subprotocols
+        self._origins = origins
         self.rest = b""
         self._raw = b""
         self._checked = 0  # bytes of whole lines that were found right; 0 without a request line
@@ -220,6 +228,8 @@ class RequestReader:
         if len(keys) != 1 or not _KEY_VALUE.fullmatch(keys[0]):
             reason = "there must be one Sec-WebSocket-Key, 16 bytes in base64"
             self._refuse_header(headers, KEY, reason)
+        if self._origins is not None and not _is_among(self._origins, headers):
+            self._refuse_header(headers, ORIGIN, "the origin is not allowed here", 403)
         if self._compression is not None and EXTENSIONS in headers:
             try:
                 agreed = deflate.accept(self._compression, headers.getall(EXTENSIONS))
@@ -313,6 +323,19 @@ def answer(
             headers.popall(name, None)
         complete.extend(headers)
     return accepting, accepting.to_bytes(), listener
+
+
+def _is_among(
+    origins: Sequence[str | re.Pattern[str] | None], headers: CIMultiDict[str]
+) -> bool:
+    named = headers.getall(ORIGIN, [])
+    if len(named) > 1:
+        return False
+    origin = named[0] if named else None
+    return origin in origins or (
+        origin is not None
+        and any(isinstance(each, re.Pattern) and each.fullmatch(origin) for each in origins)
+    )
 
 
 def _final(response: WSUpgradeResponse) -> tuple[WSUpgradeResponse, bytes, None]:
