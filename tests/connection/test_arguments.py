@@ -254,7 +254,7 @@ def test_aiofastnet_is_demanded_but_not_installed(
         asyncio.run(call())
 
 
-CALLED = ("isEnabledFor", "log", "debug", "info", "warning", "error", "exception")
+CALLED = ("isEnabledFor", "log", "debug", "info", "error")
 
 
 @pytest.mark.parametrize("missing", CALLED)
