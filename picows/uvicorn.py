@@ -503,7 +503,7 @@ def _head(status: int, headers: Headers) -> bytes:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} cannot be the name of a header (RFC 9110 section 5.1)")
         if _BAD_IN_VALUE.search(value):
-            raise ValueError(f"the value of {name!r} cannot be sent (RFC 9110 section 5.5): {value!r}")
+            raise ValueError(f"the header {name!r} cannot have the value {value!r} (RFC 9110 section 5.5)")
         lines.append(b"%b: %b\r\n" % (name, value))
     lines.append(b"\r\n")
     return b"".join(lines)
