@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
+from uvicorn.protocols import utils
 from uvicorn.protocols.utils import (
     get_client_addr,
     get_local_addr,
@@ -27,13 +28,8 @@ from .picows import ConnectionOptions, WSProtocol, adopt_upgraded
 from .settings import Settings
 from .upgrade import RequestReader
 
-try:
-    from uvicorn.protocols.utils import ClientDisconnected
-except ImportError:
-
-    class ClientDisconnected(OSError):  # type: ignore[no-redef]
-        """uvicorn has it since 0.28."""
-
+# Its class is newer than what this one runs on.
+ClientDisconnected: type[OSError] = getattr(utils, "ClientDisconnected", ConnectionAbortedError)
 
 __all__ = ["PicowsProtocol"]
 
@@ -49,17 +45,9 @@ _BAD_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _ORIGIN = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
 
 # What a 101 says itself, or must not say. An application may pass on the headers of another answer.
-_OF_THE_UPGRADE = frozenset(
-    (
-        b"connection",
-        b"content-length",
-        b"sec-websocket-accept",
-        b"sec-websocket-extensions",
-        b"transfer-encoding",
-        b"upgrade",
-    )
-)
-_OF_THE_FRAMING = frozenset((b"connection", b"transfer-encoding"))
+_OF_THE_UPGRADE = {b"connection", b"content-length", b"transfer-encoding", b"upgrade"}
+_OF_THE_UPGRADE |= {b"sec-websocket-accept", b"sec-websocket-extensions"}
+_OF_THE_FRAMING = {b"connection", b"transfer-encoding"}
 
 # What has been answered to the request.
 _NOTHING, _PART, _REFUSAL, _UPGRADE = range(4)

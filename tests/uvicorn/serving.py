@@ -52,8 +52,8 @@ class Served:
     url: str
 
     def __init__(self, **options: Any) -> None:
-        options = {"interface": "asgi3", "http": "h11", "ws": "picows.uvicorn:PicowsProtocol", "lifespan": "off", "log_config": None, **options}
-        self.config = uvicorn.Config(self.application, **options)
+        defaults = {"interface": "asgi3", "http": "h11", "lifespan": "off", "log_config": None}
+        self.config = uvicorn.Config(self.application, ws="picows.uvicorn:PicowsProtocol", **{**defaults, **options})
         self.config.load()
         self.state = ServerState()
         self.state.default_headers = [(b"date", b"today"), *self.config.encoded_headers]

@@ -33,7 +33,7 @@ def test_an_application_knows_the_request(net: Network, http: str) -> None:
     async def test() -> None:
         headers = b"X-One: caf\xc3\xa9\r\nX-Two: \xff\r\nx-one: again\r\n"
         headers += b"Sec-WebSocket-Protocol: a, b\r\nSec-WebSocket-Protocol: c\r\n"
-        async with asking(net, b"/one%2Ftwo/%C3%A9?q=%20", headers, http=http, root_path="/root") as (served, peer, call):
+        async with asking(net, b"/one%2Ftwo/%C3%A9?q=%20", headers, http=http, root_path="/root") as (_served, peer, call):
             scope = call.scope
             assert scope["type"] == "websocket"
             assert scope["asgi"] == {"version": "3.0", "spec_version": "2.4"}
@@ -157,7 +157,7 @@ def test_what_is_no_request_for_websocket_starts_no_application(
 def test_many_large_headers_are_uvicorn_s_business(net: Network, http: str) -> None:
     async def test() -> None:
         cookies = b"".join(b"Cookie: %b\r\n" % (b"c" * 4000) for _ in range(10))
-        async with asking(net, headers=cookies, http=http) as (_, peer, call):
+        async with asking(net, headers=cookies, http=http) as (_, _peer, call):
             assert len([name for name, _ in call.scope["headers"] if name == b"cookie"]) == 10
 
     net.run(test())
@@ -168,7 +168,7 @@ def test_a_refusal_is_403(net: Network, caplog: pytest.LogCaptureFixture) -> Non
     caplog.set_level(logging.INFO, "uvicorn.error")
 
     async def test() -> None:
-        async with asking(net, b"/no?x=1") as (served, peer, call):
+        async with asking(net, b"/no?x=1") as (_served, peer, call):
             assert await call.receive() == CONNECT
             await call.send({"type": "websocket.close", "code": 4000, "reason": ["no", "str"]})
             status, headers, body = await answer_of(peer)
@@ -246,7 +246,7 @@ def test_an_answer_that_is_none_is_a_500(net: Network, status: object) -> None:
 
 def test_an_answer_is_begun_once(net: Network) -> None:
     async def test() -> None:
-        async with asking(net) as (_, peer, call):
+        async with asking(net) as (_, _peer, call):
             await call.send({"type": START, "status": 404, "headers": []})
             with pytest.raises(RuntimeError, match=rf"(?s){BODY}.*{START}"):
                 await call.send({"type": START, "status": 404, "headers": []})
@@ -358,9 +358,9 @@ def test_connections_are_traced(net: Network, caplog: pytest.LogCaptureFixture) 
     caplog.set_level(5, "uvicorn.error")
 
     async def test() -> None:
-        async with accepted(net) as (_, peer, call):
+        async with accepted(net) as (_, _peer, call):
             client = "{}:{}".format(*call.scope["client"])
-        made, answered, lost = (record for record in caplog.records if "WebSocket" in record.getMessage() and "Upgr" not in record.msg)
+        made, answered, lost = (record for record in caplog.records if "WebSocket conn" in record.msg or "[acc" in record.msg)
         assert made.getMessage() == f"{client} - WebSocket connection made"
         assert (answered.getMessage(), answered.levelname) == (f'{client} - "WebSocket /" [accepted]', "INFO")
         assert lost.getMessage() == f"{client} - WebSocket connection lost"
