@@ -1,4 +1,4 @@
-"""The class as somebody drives it who has built it by hand, with a transport that knows the least and never learns of the upgrade."""
+"""The class as somebody drives it who has built it by hand, with a transport that never learns of the upgrade."""
 
 from __future__ import annotations
 
@@ -110,11 +110,11 @@ def test_the_end_is_seen_with_the_data_before_it(net: Network) -> None:
         assert transport.closed
         protocol.data_received(encode(PONG, mask=True))
         assert served.state.connections == {protocol}
+        assert (await call.receive())["text"] == "last"
+        assert (await call.receive())["code"] == 1000
         protocol.connection_lost(None)
         assert not served.state.connections
         protocol.data_received(encode(PONG, mask=True))
-        assert (await call.receive())["text"] == "last"
-        assert (await call.receive())["code"] == 1000
         await end(served, protocol)
 
     net.run(test())
