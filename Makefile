@@ -24,6 +24,7 @@ sanitized := build/sanitize-$(version)
 help:
 	@echo 'make demo         build, then time an echo server and client over TCP and TLS'
 	@echo 'make test         build, then run the tests; PYTEST_ARGS="-k ping" chooses some'
+	@echo 'make test-frameworks  the tests with web frameworks that take long to install'
 	@echo 'make lint         style of the Python, Cython and C sources'
 	@echo 'make types        the annotations, and the stubs against the built modules'
 	@echo 'make docs         the documentation, into docs/_build/html'
@@ -44,6 +45,12 @@ demo: build
 # Two at a time: most tests wait for sockets, and few machines have less.
 test: build
 	$(python) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+# Applications and libraries of others, which take long to fetch: not among the tests that pytest collects by itself.
+.PHONY: test-frameworks
+test-frameworks: build
+	@$(call install,requirements-frameworks.txt)
+	$(python) -m pytest -n 2 tests/frameworks $(PYTEST_ARGS)
 
 build: venv
 	@PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace

@@ -8,7 +8,7 @@ from typing_extensions import Buffer, Self, disjoint_base
 
 from .deflate import WSDeflate
 from .settings import Settings
-from .upgrade import WSUpgradeRequest, WSUpgradeResponse
+from .upgrade import RequestReader, WSUpgradeRequest, WSUpgradeResponse
 
 PICOWS_DEBUG_LL: Final[int]
 
@@ -210,3 +210,6 @@ class WSProtocol(asyncio.BufferedProtocol):
     def abort(self) -> None: ...
 
 def adopt(connection: WSProtocol, underlying: asyncio.Transport, request: memoryview) -> WSTransport: ...
+def adopt_upgraded(
+    connection: WSProtocol, underlying: asyncio.Transport, reader: RequestReader, head: bytes, listener: WSListener
+) -> None: ...

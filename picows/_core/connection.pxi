@@ -74,7 +74,7 @@ cdef class Connection:
         object pong_waiter          # a future, made when somebody waits for the reply to a ping
         object roundtrip_lock       # made when a round trip is measured
 
-        tuple write_buffers         # what tells how much waits under TLS, once that was asked
+        tuple write_buffers         # what tells how much waits where the transport cannot: under TLS, once that was asked
         Reader reader
         Py_ssize_t place            # in the registry of the server
         unsigned long thread_id

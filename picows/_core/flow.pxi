@@ -4,9 +4,9 @@ cdef Py_ssize_t queued(Connection connection) except -1:
     """Bytes that were given to the transport and that the kernel has not taken."""
     cdef Py_ssize_t size = 0
     underlying = connection.transport.underlying_transport
-    if not connection.over_tls:
-        return underlying.get_write_buffer_size()
     if connection.write_buffers is None:
+        if not connection.over_tls:
+            return underlying.get_write_buffer_size()
         connection.write_buffers = write_buffers(underlying)
     for size_of in connection.write_buffers:
         size += size_of()

@@ -79,6 +79,7 @@ class RequestReader:
     :param subprotocols: those that may be agreed on, the best one first
     :param origins: the origins that may ask for an upgrade, or patterns of them; None among them
         stands for clients that name none. Without a list all may
+    :param max_head_size: of request line and headers, in bytes
 
     `request` is set once the request is complete; `accept` is then the value of
     Sec-WebSocket-Accept that answers it, None when it is a plain GET that asks for no upgrade to
@@ -94,6 +95,7 @@ class RequestReader:
         "_checked",
         "_compression",
         "_count",
+        "_max_head_size",
         "_origins",
         "_raw",
         "_reading",
@@ -113,6 +115,7 @@ class RequestReader:
         compression: WSDeflate | None = None,
         subprotocols: Sequence[str] = (),
         origins: Sequence[str | re.Pattern[str] | None] | None = None,
+        max_head_size: int = MAX_HEAD_SIZE,
     ) -> None:
         self.accept: str | None = None
         self.agreement: Agreement | None = None
@@ -121,6 +124,7 @@ class RequestReader:
         self._compression = compression
         self._subprotocols = subprotocols
         self._origins = origins
+        self._max_head_size = max_head_size
         self.rest = b""
         self._raw = b""
         self._checked = 0  # bytes of whole lines that were found right; 0 without a request line
@@ -140,13 +144,14 @@ class RequestReader:
             return True
         known = len(self._raw)
         received = self._raw + data
-        end = size_of_head(received, known, MAX_HEAD_SIZE)
+        limit = self._max_head_size
+        end = size_of_head(received, known, limit)
         if not end:
-            self._raw = received[:MAX_HEAD_SIZE]
+            self._raw = received[:limit]
             self._check_lines()
-            if len(received) >= MAX_HEAD_SIZE:
+            if len(received) >= limit:
                 part = "headers are" if self._checked else "request line is"
-                self._refuse_head(431, f"the {part} over {MAX_HEAD_SIZE} bytes")
+                self._refuse_head(431, f"the {part} over {limit} bytes")
             return False
 
         self._raw = received[:end]

@@ -336,3 +336,30 @@ def test_a_quick_connection_is_kept_and_a_slow_one_replaced(start: Start, echo_u
     *attempts, verdict = slow.finish(exit_code=1)
     assert [line.split(":")[0] for line in attempts] == ["Attempt 1", "Attempt 2"]
     assert verdict == "No connection within 0 ms"
+
+
+# Other servers
+
+
+def test_an_asgi_application_is_served_by_uvicorn(start: Start) -> None:
+    for module in ("uvicorn", "starlette"):
+        pytest.importorskip(module, reason="the example is a Starlette application under uvicorn")
+    server = start("asgi_server", "--port", 0)
+    url = server.wait_for("running on http").split("http")[1].split()[0]
+
+    async def test() -> None:
+        transport, listener = await ws_connect(Answers, f"ws{url}/")
+        transport.send(WSMsgType.TEXT, "hello")
+        assert await listener.answer == "HELLO"
+        transport.disconnect()
+
+    class Answers(WSListener):
+        def __init__(self) -> None:
+            self.answer = asyncio.get_running_loop().create_future()
+
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            self.answer.set_result(frame.get_payload_as_utf8_text())
+
+    asyncio.run(test())
+    server.interrupt()
+    server.end()
