@@ -38,7 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "reconnect": {"arguments", "client", "errors", "picows", "settings", "url"},
     "server": {"arguments", "deflate", "picows", "proxy", "settings", "upgrade"},
     "adopt": {"deflate", "picows", "server", "settings"},
-    "api": {"client", "server", "settings"},
+    "api": {"client", "picows", "proxy", "server", "settings", "upgrade"},
     "__init__": {"adopt", "client", "deflate", "errors", "picows", "reconnect", "server", "upgrade", "url"},
 }
 

@@ -48,6 +48,6 @@ cdef int fits_write_buffer(Connection connection, Py_ssize_t size) except -1:
     if connection.is_client:
         keep_error(connection.transport, error)
     abort_connection(connection)
-    log = log_of_error(connection, "warning")
+    log = log_once(connection, connection.options.logger.warning)
     log("the connection is aborted: %s; override pause_writing to stop producing in time", error)
     return False
