@@ -7,6 +7,7 @@ PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 30
 FUZZ_LIVE_ARGS ?= --connections 2000
 BENCH_ARGS ?=
+LATENCY_ARGS ?=
 
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2] + getattr(sys, "abiflags", ""))')
 ifeq ($(version),)
@@ -93,6 +94,7 @@ fuzz-live-sanitize: sanitized
 bench: build
 	@$(call install,requirements-benchmark.txt)
 	@$(python) -m examples.benchmark --json docs/images/benchmark.json --charts docs/images $(BENCH_ARGS)
+	@$(python) -m examples.benchmark_latency --json docs/images/latency.json $(LATENCY_ARGS)
 
 # The testsuite is no part of this, and wants an old Python: docs/conformance.rst says how to get it.
 .PHONY: conformance

@@ -1,6 +1,7 @@
 """WebSocket client and server for asyncio (RFC 6455): frames parsed where they lie, plain callbacks, Cython speed."""
 
 from .adopt import ws_adopt
+from .busy_poll import busy_poll
 from .client import ws_connect
 from .deflate import WSDeflate
 from .errors import (
@@ -63,6 +64,7 @@ __all__ = [
     "WSUpgradeResponse",
     "WSUpgradeResponseWithListener",
     "__version__",
+    "busy_poll",
     "ws_adopt",
     "ws_broadcast",
     "ws_connect",

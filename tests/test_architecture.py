@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "picows"
 # __init__.py, and each of its parts a module as any other; nobody outside imports a part.
 ARROWS: dict[str, set[str]] = {
     "arguments": set(),
+    "busy_poll": set(),
     "errors": set(),
     "url": {"errors"},
     "_tracebacks": set(),
@@ -39,7 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "server": {"arguments", "deflate", "picows", "proxy", "settings", "upgrade"},
     "adopt": {"deflate", "picows", "server", "settings"},
     "api": {"client", "picows", "proxy", "server", "settings", "upgrade"},
-    "__init__": {"adopt", "client", "deflate", "errors", "picows", "reconnect", "server", "upgrade", "url"},
+    "__init__": {"adopt", "busy_poll", "client", "deflate", "errors", "picows", "reconnect", "server", "upgrade", "url"},
 }
 
 # Which parts of the compiled module may use the functions, classes and values of which others; in the order in which

@@ -34,6 +34,7 @@ CLIENT_ONLY = {
     "socket_factory",
     "ssl_context",
 }
+SERVER_ONLY = {"origins"}
 
 over_sides = pytest.mark.parametrize("side", FUNCTIONS)
 over_functions = pytest.mark.parametrize(("function", "side", "left_out"), TAKING, ids=lambda value: getattr(value, "__name__", ""))
@@ -62,8 +63,9 @@ def test_signature(function: Callable[..., Any], side: Side, left_out: set[str])
     ]
 
 
-def test_which_options_are_a_clients_only() -> None:
+def test_which_options_are_for_one_side_only() -> None:
     assert {option.name for option in OPTIONS if not option.is_for("server")} == CLIENT_ONLY
+    assert {option.name for option in OPTIONS if not option.is_for("client")} == SERVER_ONLY
 
 
 def test_every_attribute_is_an_option() -> None:

@@ -32,6 +32,8 @@ cdef class ConnectionOptions:
         WSSlowPeerPolicy slow_peer
         double receive_timeout              # 0: none
         object compression                  # a WSDeflate or None
+        tuple subprotocols
+        object origins
         bint assemble_messages
         uint64_t max_message_size
         readonly Registry registry          # of a server; None for a client, and for who was accepted by others
@@ -66,6 +68,8 @@ cdef class ConnectionOptions:
         else:
             self.max_frame_size = AUTO_FRAME_SIZE
         self.compression = settings.compression
+        self.subprotocols = tuple(settings.subprotocols or ())
+        self.origins = None if settings.origins is None else tuple(settings.origins)
 
 
 cdef inline bint aborts_slow_peers(ConnectionOptions options) noexcept:

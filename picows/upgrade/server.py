@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import NoReturn
 
@@ -26,6 +27,8 @@ from .grammar import (
     MAX_HEAD_SIZE,
     MAX_HEADERS,
     NAMES,
+    ORIGIN,
+    PROTOCOL,
     TOKEN,
     TRANSFER_ENCODING,
     UPGRADE,
@@ -37,6 +40,7 @@ from .grammar import (
     has_token,
     head_fault,
     header_fault,
+    members,
     size_of_head,
 )
 from .messages import (
@@ -72,11 +76,15 @@ class RequestReader:
     """Read one upgrade request, on the server side (RFC 6455 section 4.2.1).
 
     :param compression: the compression to agree to if the client offers it; None: none
+    :param subprotocols: those that may be agreed on, the best one first
+    :param origins: the origins that may ask for an upgrade, or patterns of them; None among them
+        stands for clients that name none. Without a list all may
 
     `request` is set once the request is complete; `accept` is then the value of
     Sec-WebSocket-Accept that answers it, None when it is a plain GET that asks for no upgrade to
     websocket; `rest` are the bytes behind its head; `agreement` is the compression agreed on, None if
-    there is none, and `extensions` the value of Sec-WebSocket-Extensions that says so.
+    there is none, and `extensions` the value of Sec-WebSocket-Extensions that says so; `subprotocol`
+    is the best one that the client offers, None if there is none.
 
     A request has one form, which is quicker to match than llhttp and its callbacks are; why one
     does not match is found out afterwards.
@@ -86,22 +94,33 @@ class RequestReader:
         "_checked",
         "_compression",
         "_count",
+        "_origins",
         "_raw",
         "_reading",
+        "_subprotocols",
         "accept",
         "agreement",
         "extensions",
         "request",
         "rest",
+        "subprotocol",
     )
 
     request: WSUpgradeRequest
 
-    def __init__(self, compression: WSDeflate | None = None) -> None:
+    def __init__(
+        self,
+        compression: WSDeflate | None = None,
+        subprotocols: Sequence[str] = (),
+        origins: Sequence[str | re.Pattern[str] | None] | None = None,
+    ) -> None:
         self.accept: str | None = None
         self.agreement: Agreement | None = None
         self.extensions: str | None = None
+        self.subprotocol: str | None = None
         self._compression = compression
+        self._subprotocols = subprotocols
+        self._origins = origins
         self.rest = b""
         self._raw = b""
         self._checked = 0  # bytes of whole lines that were found right; 0 without a request line
@@ -209,6 +228,8 @@ class RequestReader:
         if len(keys) != 1 or not _KEY_VALUE.fullmatch(keys[0]):
             reason = "there must be one Sec-WebSocket-Key, 16 bytes in base64"
             self._refuse_header(headers, KEY, reason)
+        if self._origins is not None and not _is_among(self._origins, headers):
+            self._refuse_header(headers, ORIGIN, "the origin is not allowed here", 403)
         if self._compression is not None and EXTENSIONS in headers:
             try:
                 agreed = deflate.accept(self._compression, headers.getall(EXTENSIONS))
@@ -216,6 +237,9 @@ class RequestReader:
                 self._refuse_header(headers, EXTENSIONS, str(exc))
             if agreed is not None:
                 self.extensions, self.agreement = agreed
+        if self._subprotocols and PROTOCOL in headers:
+            offered = members(headers, PROTOCOL)
+            self.subprotocol = next((name for name in self._subprotocols if name in offered), None)
         self.accept = accept_value(keys[0])
 
     def _release(self) -> None:
@@ -283,12 +307,14 @@ def answer(
         return _final(_refusal(426, reason, {"Upgrade": "websocket"}))
     complete = CIMultiDict((*UPGRADE_FIELDS, (ACCEPT, reader.accept)))
     accepting = WSUpgradeResponse(SWITCHING_PROTOCOLS, complete)
+    if headers is None and reader.extensions is None and reader.subprotocol is None:
+        return accepting, _PLAIN_ANSWER % reader.accept.encode(), listener
     if reader.extensions is not None:
         complete.add(EXTENSIONS, reader.extensions)
         if headers is not None and EXTENSIONS in headers:
             raise ValueError(f"a response must not set {EXTENSIONS} where compression was agreed on")
-    elif headers is None:
-        return accepting, _PLAIN_ANSWER % reader.accept.encode(), listener
+    if reader.subprotocol is not None and (headers is None or PROTOCOL not in headers):
+        complete.add(PROTOCOL, reader.subprotocol)
     if headers is not None:
         for name in (CONTENT_LENGTH, TRANSFER_ENCODING):
             if name in headers:
@@ -297,6 +323,19 @@ def answer(
             headers.popall(name, None)
         complete.extend(headers)
     return accepting, accepting.to_bytes(), listener
+
+
+def _is_among(
+    origins: Sequence[str | re.Pattern[str] | None], headers: CIMultiDict[str]
+) -> bool:
+    named = headers.getall(ORIGIN, [])
+    if len(named) > 1:
+        return False
+    origin = named[0] if named else None
+    return origin in origins or (
+        origin is not None
+        and any(isinstance(each, re.Pattern) and each.fullmatch(origin) for each in origins)
+    )
 
 
 def _final(response: WSUpgradeResponse) -> tuple[WSUpgradeResponse, bytes, None]:

@@ -26,11 +26,12 @@ class Answers:
         self._answers = itertools.chain(answers, itertools.repeat(answers[-1]))
         self.requests: list[bytes] = []
         self.times: list[float] = []
-        self.peers: asyncio.Queue[Peer] = asyncio.Queue()
+        self.peers: asyncio.Queue[Peer]  # those that were accepted
 
     @contextlib.asynccontextmanager
     async def serve(self, net: Network) -> AsyncIterator[str]:
         peers: list[Peer] = []
+        self.peers = asyncio.Queue()
 
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             peer = Peer(reader, writer, masks=False)

@@ -24,6 +24,7 @@ from picows import (
     WSUpgradeRequest,
     WSUpgradeResponse,
     WSUpgradeResponseWithListener,
+    busy_poll,
     ws_connect,
     ws_create_server,
     ws_reconnect,
@@ -135,6 +136,8 @@ async def judge(error: Exception) -> bool | None:
 
 
 async def stay_connected() -> None:
+    with busy_poll(), busy_poll(asyncio.get_running_loop()):
+        await asyncio.sleep(1)
     backoff = WSBackoff(initial=0.5, jitter=None)
     async for transport, listener in ws_reconnect(Client, "ws://127.0.0.1/", backoff=backoff, max_frame_size=10):
         own: Client = listener
