@@ -127,10 +127,10 @@ cdef class WSTransport:
 
     @cython.binding(True)
     async def drain(self):
-        """Wait for room: while more waits to be sent than the peer has taken, from the transport's high-water mark to the low one.
+        """Wait for room: while more waits to be sent than is wanted, from the transport's high-water mark to the low one.
 
-        Returns at once when nothing waits. What was gathered (:meth:`cork`) is written first. Any number of tasks may wait. The marks
-        are those of :meth:`WSListener.pause_writing`, which is called all the same.
+        Returns at once when nothing waits. What was gathered (:meth:`cork`) is written first. Any number of tasks may wait. The
+        marks are those of :meth:`WSListener.pause_writing`, which is called all the same.
 
         :raises ConnectionResetError: when the connection has ended, or ends meanwhile, and once a CLOSE was sent: nothing can be
             sent any more
