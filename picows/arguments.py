@@ -11,7 +11,8 @@ from enum import IntEnum
 
 
 def check_bool(name: str, value: object) -> None:
-    if not isinstance(value, bool):
+    # 1 and 0 are what they always were.
+    if not isinstance(value, int) or value not in (0, 1):
         raise TypeError(f"{name} must be a bool, got {value!r}")
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urldefrag, urljoin
 
 from .arguments import accepts, check_optional
 from .deflate import WSDeflate
-from .errors import WSHandshakeError, WSInvalidStatusError
+from .errors import WSHandshakeError, WSInvalidLocation, WSInvalidStatusError, WSInvalidURL
 from .picows import (
     ConnectionOptions,
     WSAutoPingStrategy,
@@ -99,7 +99,8 @@ async def ws_connect(
 
     :raises ValueError, TypeError: an argument is wrong; nothing was opened
     :raises ImportError: `use_aiofastnet` is True, and aiofastnet is not installed
-    :raises WSInvalidURL: `url`, `proxy` or the Location of a redirect cannot be used
+    :raises WSInvalidURL: `url`, `proxy` or the Location of a redirect cannot be used; in the last
+        case it is a :class:`WSHandshakeError`, too
     :raises WSInvalidStatusError: the server answered by another status than 101, or by one
         redirect more than `max_redirects`
     :raises WSHandshakeError: the opening handshake failed; its subclasses say why
@@ -225,9 +226,16 @@ class _Target:
         location = answer.response.headers.get("Location")
         if location is None:
             raise _redirect_error("a redirect has no Location header", answer)
-        location = urldefrag(urljoin(self.url.url, location)).url
-        # Servers that know HTTP only write http and https, and mean the same.
-        url = parse_url(re.sub("^http", "ws", location, flags=re.IGNORECASE))
+        try:
+            location = urldefrag(urljoin(self.url.url, location)).url
+            # Servers that know HTTP only write http and https, and mean the same.
+            url = parse_url(re.sub("^http", "ws", location, flags=re.IGNORECASE))
+        except ValueError as exc:
+            fault = exc.msg if isinstance(exc, WSInvalidURL) else str(exc)
+            error = WSInvalidLocation(location, f"a redirect leads there, {fault}")
+            error.raw_header, error.raw_body = answer.raw_header, answer.raw_body
+            error.response = answer.response
+            raise error from exc
         if self.url.is_secure and not url.is_secure:
             raise _redirect_error(f"a redirect leads from wss to ws: {location}", answer)
         if (url.scheme, url.host, url.port) == (self.url.scheme, self.url.host, self.url.port):

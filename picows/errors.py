@@ -46,6 +46,10 @@ class WSHandshakeError(WSError):
         the server side the response that answers the faulty request
     """
 
+    raw_header: bytes | None
+    raw_body: bytes | None
+    response: WSUpgradeResponse | None
+
     def __init__(
         self,
         description: str,
@@ -74,6 +78,9 @@ class WSInvalidHeaderError(WSHandshakeError):
     :param value: its value, None when the header is missing
     """
 
+    name: str
+    value: str | None
+
     def __init__(
         self,
         description: str,
@@ -101,6 +108,9 @@ class WSProtocolError(WSError):
     :param message: what was received and what was expected
     """
 
+    code: int
+    message: str
+
     def __init__(self, code: int, message: str) -> None:
         super().__init__(code, message)
         self.code = code
@@ -117,6 +127,10 @@ class WSSlowPeerError(WSError):
     :param size: how many more were to be sent
     :param limit: the `max_write_buffer_size`
     """
+
+    waiting: int
+    size: int
+    limit: int
 
     def __init__(self, waiting: int, size: int, limit: int) -> None:
         super().__init__(waiting, size, limit)
@@ -138,7 +152,18 @@ class WSInvalidURL(WSError, ValueError):
     :param msg: what is wrong with it
     """
 
+    url: str
+    msg: str
+
     def __init__(self, url: str, msg: str) -> None:
         super().__init__(f"{url} isn't a valid URL: {msg}")
         self.url = url
         self.msg = msg
+
+
+class WSInvalidLocation(WSInvalidURL, WSHandshakeError):
+    """A redirect leads to a URL that cannot be used.
+
+    So it is caught with all else that goes wrong while redirects are followed, as a
+    :class:`WSHandshakeError`; what was received is in its `raw_header`, `raw_body` and `response`.
+    """

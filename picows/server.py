@@ -38,7 +38,7 @@ ServerListenerFactory = Callable[[WSUpgradeRequest], Union[_Decision, Awaitable[
 async def ws_create_server(
     ws_listener_factory: ServerListenerFactory,
     host: str | Sequence[str] | None = None,
-    port: int | None = None,
+    port: int | str | None = None,
     *,
     disconnect_on_exception: bool = True,
     websocket_handshake_timeout: float | None = 5,
@@ -78,7 +78,8 @@ async def ws_create_server(
         The name or address to listen on, or a sequence of them. None or the empty string: all
         interfaces.
     :param port:
-        The TCP port to listen on. 0 or None: any free one, see the server's ``sockets``.
+        The TCP port to listen on, a number or, as a str, a number or the name of a service. 0 or
+        None: any free one, see the server's ``sockets``.
     .. the options, as picows/settings.py describes them
     :param kwargs:
         Further arguments for :meth:`asyncio.loop.create_server`: ``ssl``, ``backlog``,
@@ -94,7 +95,7 @@ async def ws_create_server(
     settings = Settings("server", locals())
     check_server_factory(ws_listener_factory)
     host = _checked_host(host)
-    _check_port(port)
+    port = _checked_port(port)
     sock = kwargs.get("sock")
     check_optional("sock", sock, socket.socket)
     if sock is not None and not (host is None and port is None):
@@ -135,13 +136,20 @@ def _checked_host(host: object) -> Any:
     return hosts
 
 
-def _check_port(port: object) -> None:
+def _checked_port(port: object) -> int | None:
     if port is None:
-        return
-    if not isinstance(port, int) or isinstance(port, bool):
-        raise TypeError(f"port must be an int or None, got {port!r}")
-    if not 0 <= port <= 65535:
+        return None
+    number = port
+    if isinstance(port, str):
+        try:
+            number = int(port) if port.isascii() and port.isdigit() else socket.getservbyname(port)
+        except OSError:
+            raise ValueError(f"port must be a number or the name of a service, got {port!r}") from None
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise TypeError(f"port must be an int, a str or None, got {port!r}")
+    if not 0 <= number <= 65535:
         raise ValueError(f"port must be from 0 to 65535, got {port!r}")
+    return number
 
 
 # How many seconds connections may take to end before nobody waits for them any longer: more than the limit that each has

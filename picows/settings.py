@@ -30,7 +30,7 @@ LoggerLike = Union[logging.Logger, "logging.LoggerAdapter[Any]"]
 _Check = Callable[[str, object], None]
 
 # What a connection calls, some of it only when something goes wrong.
-_LOGGER_METHODS = ("isEnabledFor", "log", "debug", "info", "error")
+_LOGGER_METHODS = ("isEnabledFor", "log", "debug", "info", "warning", "error")
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 

@@ -41,7 +41,7 @@ ARROWS: dict[str, set[str]] = {
     "server": {"arguments", "deflate", "picows", "proxy", "settings", "upgrade"},
     "adopt": {"deflate", "picows", "server", "settings"},
     "uvicorn": {"_asgi", "deflate", "errors", "picows", "settings", "upgrade"},
-    "api": {"client", "server", "settings"},
+    "api": {"client", "picows", "proxy", "server", "settings", "upgrade"},
     "__init__": {"adopt", "busy_poll", "client", "deflate", "errors", "picows", "reconnect", "server", "upgrade", "url"},
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import pickletools
 
@@ -17,6 +18,7 @@ from picows.errors import (
     WSInvalidUpgradeError,
     WSInvalidURL,
     WSProtocolError,
+    WSSlowPeerError,
 )
 from picows.upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
@@ -106,3 +108,23 @@ def test_a_pickle_names_what_other_versions_hold_too() -> None:
         "picows.upgrade WSUpgradeResponse",
         "picows.upgrade WSUpgradeResponseWithListener",
     }
+
+
+@pytest.mark.parametrize(
+    "public",
+    [
+        *HANDSHAKE,
+        *HEADER,
+        WSProtocolError,
+        WSInvalidURL,
+        WSSlowPeerError,
+        WSUpgradeRequest,
+        WSUpgradeResponse,
+        WSUpgradeResponseWithListener,
+    ],
+)
+def test_attributes_are_annotated(public: type) -> None:
+    """What an object has, its class tells, to whom looks at `__annotations__` too."""
+    annotated = {name for base in public.__mro__ for name in vars(base).get("__annotations__", {})}
+    parameters = set(inspect.signature(public).parameters) - {"description"}
+    assert parameters <= annotated

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -121,3 +121,9 @@ def test_python_without_docstrings() -> None:
 def test_the_functions_are_found_where_they_were() -> None:
     assert picows.api.ws_connect is ws_connect
     assert picows.api.ws_create_server is ws_create_server
+
+
+def test_the_types_of_arguments_are_found_where_they_were() -> None:
+    for name in ("WSHeadersLike", "WSListenerFactory", "WSLoggerLike", "WSServerListenerFactory", "WSSocketFactory"):
+        assert name in picows.api.__all__
+        assert get_args(getattr(picows.api, name))

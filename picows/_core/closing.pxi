@@ -154,6 +154,33 @@ cdef int linger(Connection connection) except -1:
     return set_linger_timer(connection)
 
 
+cdef bint send_close_payload(Connection connection, uint8_t first, object message) except -1:
+    """Send a CLOSE by its payload, the code and the reason as they travel; whether it was taken."""
+    cdef:
+        Py_buffer view
+        bytes payload, reason
+        int code = WSCloseCode.NO_INFO
+        bint taken
+    get_message(message, &view)
+    try:
+        payload = PyBytes_FromStringAndSize(<char*>view.buf, view.len)
+    finally:
+        PyBuffer_Release(&view)
+    if first != (FIN_BIT | OPCODE_CLOSE):
+        raise ValueError("fin is False or a reserved bit is True, expected a CLOSE of one frame and no extension (RFC 6455 5.5)")
+    if len(payload) == 1:
+        raise ValueError("the message of a CLOSE has 1 byte, expected none, or a code of 2 bytes and a reason (RFC 6455 5.5.1)")
+    if payload:
+        code = payload[0] << 8 | payload[1]
+        if code == WSCloseCode.NO_INFO:
+            raise ValueError("the message of a CLOSE has the code 0, which may not travel; None sends no code (RFC 6455 7.4)")
+    reason = close_reason_bytes(code, payload[2:])
+    taken = can_send(connection)
+    send_close_frame(connection, code, reason)
+    limit_exchange(connection)
+    return taken
+
+
 cdef int close_when_answered(Connection connection) except -1:
     """Our CLOSE was sent: the connection ends when the peer's has come."""
     if not connection.state & CONNECTED:
@@ -232,6 +259,5 @@ cdef int callback_failed(Connection connection, str name, error) except -1:
             message = str(error.message).encode()[:MAX_CONTROL_PAYLOAD - 2].decode(errors="ignore")
             return close_with(connection, error.code, close_reason_bytes(error.code, message))
         except (TypeError, ValueError):
-            log = log_of_error(connection)
-            log("%s raised a WSProtocolError that cannot be sent: %r", name, error)
+            log_error(connection, f"{name} raised a WSProtocolError that cannot be sent: {error!r}", None)
     return close_with(connection, WSCloseCode.INTERNAL_ERROR, b"")

@@ -109,6 +109,7 @@ cdef class Connection:
         bint writing_closed         # lingering: our side was half-closed
         bint linger_stalled         # the last look at it came too late to judge
         bint slow_peer_noted
+        bint failed_at_pong         # the exception is from is_user_specific_pong
         bint error_logged           # or a warning: one line of a connection is for all to see
         bint connection_lost_below  # the transport takes writes, and drops them
         unsigned int transport_writes

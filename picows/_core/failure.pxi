@@ -14,19 +14,22 @@ cdef int note_callback_error(Connection connection, str name, error) except -1:
 
 
 cdef int log_error(Connection connection, str message, error) except -1:
-    log = log_of_error(connection)
-    log(message, exc_info=error)
+    if is_first_line(connection):
+        connection.options.logger.error(message, exc_info=error)
+    else:
+        connection.options.logger.debug(message, exc_info=error)
     return 0
 
 
-cdef object log_of_error(Connection connection, str method="error"):
-    """How to log what the peer may be the cause of: one line of a connection is for all to see.
+cdef bint is_first_line(Connection connection) noexcept:
+    """Asked before something is logged that the peer may be the cause of: one line of a connection is for all to see.
 
     Or it could fill the log, by a message over which the listener stumbles each time.
     """
-    log = getattr(connection.options.logger, "debug" if connection.error_logged else method)
+    if connection.error_logged:
+        return False
     connection.error_logged = True
-    return log
+    return True
 
 
 cdef object raisable(str name, error):

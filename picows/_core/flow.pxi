@@ -48,6 +48,9 @@ cdef int fits_write_buffer(Connection connection, Py_ssize_t size) except -1:
     if connection.is_client:
         keep_error(connection.transport, error)
     abort_connection(connection)
-    log = log_of_error(connection, "warning")
-    log("the connection is aborted: %s; override pause_writing to stop producing in time", error)
+    message = f"the connection is aborted: {error}; override pause_writing to stop producing in time"
+    if is_first_line(connection):
+        connection.options.logger.warning(message)
+    else:
+        connection.options.logger.debug(message)
     return False

@@ -39,18 +39,20 @@ cdef int auto_ping_due(Connection connection, bint has_read) except -1:
         double now = monotonic()
         double idle = now - connection.last_received
         double waited
+        bint has_come
     if not connection.state & DELIVERS:
         return 0
     if not can_send(connection):
         return close_reply_due(connection, now, has_read)
     if connection.awaits_pong:
         waited = now - connection.ping_sent
-        if options.ping_when_idle:
-            # A pong queued behind a burst is no dead peer.
-            waited = min(waited, idle)
-        if waited >= options.auto_ping_reply_timeout - TIMER_SLACK:
+        # A pong queued behind a burst is no dead peer. (Who measures waits for the pong, and for the last of the data that long.)
+        has_come = options.ping_when_idle and connection.last_received > connection.ping_sent
+        if has_come and connection.measuring:
+            waited = idle
+        if (connection.measuring or not has_come) and waited >= options.auto_ping_reply_timeout - TIMER_SLACK:
             return no_reply(connection, has_read)
-        if connection.measuring or not options.ping_when_idle:
+        if connection.measuring or not has_come:
             return set_auto_ping_timer(connection, options.auto_ping_reply_timeout - waited)
         connection.awaits_pong = False
         wake_pong_waiter(connection, True)

@@ -8,8 +8,8 @@ cdef class WSListener:
 
     An exception from a callback sends CLOSE with `WSCloseCode.INTERNAL_ERROR`, or with the code and reason of a
     `WSProtocolError`, and disconnects. On the client side `WSTransport.wait_disconnected` raises it again, on the server
-    side it is logged: a `WSProtocolError` as one line at DEBUG, the first other one at ERROR. With ``disconnect_on_exception=False`` an exception from :meth:`on_ws_frame` is only logged, unless it is
-    a `WSProtocolError`.
+    side it is logged: a `WSProtocolError` as one line at DEBUG, the first other one at ERROR. With
+    ``disconnect_on_exception=False`` an exception from :meth:`on_ws_frame` is only logged, unless it is a `WSProtocolError`.
     """
 
     cpdef on_ws_connected(self, WSTransport transport):

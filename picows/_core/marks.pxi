@@ -1,4 +1,5 @@
-# Marks of the transport's buffer: the listener is told that they were crossed, when nothing of ours is half done; drain() waits for it.
+# Marks of the transport's buffer: the listener is told that they were crossed, when nothing of ours is half done. drain() waits for
+# them.
 
 # So often drain() may return at once in a row. Then the event loop gets a turn: who sends in a loop would never hear of the
 # end of the connection, and nobody else of anything.

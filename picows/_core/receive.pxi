@@ -76,6 +76,7 @@ cdef int deliver(Connection connection) except -1:
     cdef:
         ReadBuffer buffer = connection.buffer
         bint nested = connection.delivering
+        str callback
     connection.delivering = True
     try:
         while connection.state & DELIVERS:
@@ -83,6 +84,8 @@ cdef int deliver(Connection connection) except -1:
                 deliver_frames(connection)
                 break
             except BaseException as error:
+                callback = "is_user_specific_pong" if connection.failed_at_pong else "on_ws_frame"
+                connection.failed_at_pong = False
                 if isinstance(error, EXIT):
                     exit_loop(connection, error)
                     # If the loop is run again, it goes on with the frames behind this one.
@@ -91,9 +94,9 @@ cdef int deliver(Connection connection) except -1:
                 # Whoever raises a WSProtocolError wants the connection closed.
                 if (connection.options.disconnect_on_exception or isinstance(error, WSProtocolError)
                         or not connection.state & CONNECTED):
-                    callback_failed(connection, "on_ws_frame", error)
+                    callback_failed(connection, callback, error)
                     break
-                log_error(connection, "on_ws_frame failed, the connection stays open", error)
+                log_error(connection, f"{callback} failed, the connection stays open", error)
                 flush(connection)
         if connection.state & (CONNECTED | DELIVERS) == CONNECTED and (
                 connection.options.enable_auto_close or connection.closes_when_answered):
@@ -248,7 +251,7 @@ cdef int is_for_listener(Connection connection, WSFrame frame) except -1:
     """What the connection itself does with a frame; whether the listener sees it then."""
     if frame.msg_type == WSMsgType.PONG and take_numbered_pong(connection, frame):
         return False
-    if connection.awaits_pong and connection.listener.is_user_specific_pong(frame):
+    if connection.awaits_pong and is_pong_to_listener(connection, frame):
         if not connection.awaits_numbered:
             pong_received(connection)
             return False
@@ -267,6 +270,14 @@ cdef int is_for_listener(Connection connection, WSFrame frame) except -1:
     if frame.msg_type == WSMsgType.CLOSE:
         note_close_received(connection, frame)
     return True
+
+
+cdef bint is_pong_to_listener(Connection connection, WSFrame frame) except -1:
+    try:
+        return connection.listener.is_user_specific_pong(frame)
+    except BaseException:
+        connection.failed_at_pong = True    # deliver() tells whose fault it is
+        raise
 
 
 def deliver_rest(Connection connection not None):

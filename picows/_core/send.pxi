@@ -16,9 +16,13 @@ cdef int index_of_msg_type(object msg_type) except -1:
     return value
 
 
-cdef inline int check_data_or_ping(WSMsgType msg_type) except -1:
+cdef inline bint is_data_or_ping(WSMsgType msg_type) noexcept:
     # CONTINUATION, TEXT, BINARY, PING, PONG
-    if <unsigned int>msg_type > 15 or not (1 << <unsigned int>msg_type) & 0b0000011000000111:
+    return <unsigned int>msg_type <= 15 and (1 << <unsigned int>msg_type) & 0b0000011000000111 != 0
+
+
+cdef inline int check_data_or_ping(WSMsgType msg_type) except -1:
+    if not is_data_or_ping(msg_type):
         if msg_type == WSMsgType.CLOSE:
             raise ValueError("msg_type is CLOSE, which is sent by send_close")
         raise ValueError(f"msg_type is {<int>msg_type}, expected one of WSMsgType")

@@ -22,8 +22,11 @@ cdef class WSTransport:
         cdef:
             Connection connection = checked_connection(self, "send")
             int taken
-        check_data_or_ping(msg_type)
-        if connection.deflater is not None and not msg_type & 8:
+        if not is_data_or_ping(msg_type):
+            if msg_type != WSMsgType.CLOSE:
+                check_data_or_ping(msg_type)
+            taken = send_close_payload(connection, first_byte(msg_type, fin, rsv1, rsv2, rsv3), message)
+        elif connection.deflater is not None and not msg_type & 8:
             taken = send_deflated(connection, first_byte(msg_type, fin, rsv1, rsv2, rsv3), message, compress)
         else:
             taken = send_message(connection, first_byte(msg_type, fin, rsv1, rsv2, rsv3), message)
@@ -124,10 +127,10 @@ cdef class WSTransport:
 
     @cython.binding(True)
     async def drain(self):
-        """Wait for room: while more waits to be sent than the peer has taken, from the transport's high-water mark to the low one.
+        """Wait for room: while more waits to be sent than is wanted, from the transport's high-water mark to the low one.
 
-        Returns at once when nothing waits. What was gathered (:meth:`cork`) is written first. Any number of tasks may wait. The marks
-        are those of :meth:`WSListener.pause_writing`, which is called all the same.
+        Returns at once when nothing waits. What was gathered (:meth:`cork`) is written first. Any number of tasks may wait. The
+        marks are those of :meth:`WSListener.pause_writing`, which is called all the same.
 
         :raises ConnectionResetError: when the connection has ended, or ends meanwhile, and once a CLOSE was sent: nothing can be
             sent any more
@@ -263,7 +266,8 @@ cdef class CheckedSend:
     def send(self, msg_type, message, bint fin=True, bint rsv1=False, bint rsv2=False, bint rsv3=False, compress=None):
         """Send one frame (RFC 6455 5.2).
 
-        :param msg_type: CONTINUATION, TEXT, BINARY, PING or PONG; a CLOSE is sent by :meth:`send_close`
+        :param msg_type: CONTINUATION, TEXT, BINARY, PING, PONG; or CLOSE, whose message is the code in two bytes and the reason:
+            checked as :meth:`send_close` does, which is easier to call
         :param message: the payload: a `str` is sent as UTF-8, None is empty, else any C-contiguous buffer (bytes,
             bytearray, memoryview, a `WSFrame`, ...). It is sent or copied before the call returns.
         :param fin: whether this is the last frame of its message
@@ -273,7 +277,8 @@ cdef class CheckedSend:
         :returns: whether it was taken: False when the connection cannot send any more, and when it was dropped because
             of a slow peer (`WSSlowPeerPolicy`)
         :raises TypeError: for a message of another type
-        :raises ValueError: for CLOSE, for a reserved type, for a control frame over 125 bytes or with ``fin=False``
+        :raises ValueError: for a reserved type, for a control frame over 125 bytes or with ``fin=False``, for a CLOSE that
+            :meth:`send_close` would not send
         :raises WSSlowPeerError: with `WSSlowPeerPolicy.RAISE`
         """
         return WSTransport.send(

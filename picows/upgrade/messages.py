@@ -46,6 +46,11 @@ class WSUpgradeRequest:
     # On a server _transport is set to the asyncio transport that the request came by.
     __slots__ = ("_transport", "headers", "method", "path", "version")
 
+    method: bytes
+    path: bytes
+    version: bytes
+    headers: CIMultiDict[str]
+
     def __init__(
         self,
         method: bytes = b"GET",
@@ -56,7 +61,7 @@ class WSUpgradeRequest:
         self.method = method
         self.path = path
         self.version = version
-        self.headers: CIMultiDict[str] = CIMultiDict() if headers is None else headers
+        self.headers = CIMultiDict() if headers is None else headers
 
     def to_bytes(self) -> bytes:
         """The request as it is sent (RFC 9112 section 3).
@@ -143,6 +148,11 @@ class WSUpgradeResponse:
     __module__ = "picows.upgrade"
     __slots__ = ("body", "headers", "status", "version")
 
+    version: bytes
+    status: HTTPStatus
+    headers: CIMultiDict[str]
+    body: bytes | None
+
     def __init__(
         self,
         status: HTTPStatus = HTTPStatus.OK,
@@ -152,7 +162,7 @@ class WSUpgradeResponse:
     ) -> None:
         self.version = version
         self.status = status
-        self.headers: CIMultiDict[str] = CIMultiDict() if headers is None else headers
+        self.headers = CIMultiDict() if headers is None else headers
         self.body = body
 
     @staticmethod
@@ -245,6 +255,9 @@ class WSUpgradeResponseWithListener:
 
     __module__ = "picows.upgrade"
     __slots__ = ("listener", "response")
+
+    response: WSUpgradeResponse
+    listener: Any
 
     def __init__(self, response: WSUpgradeResponse, listener: Any) -> None:
         if not isinstance(response, WSUpgradeResponse):

@@ -30,7 +30,8 @@ COMMON = [
     ("websocket_handshake_timeout", True, TypeError),
     ("logger_name", 5, TypeError),
     ("logger_name", b"name", TypeError),
-    ("enable_auto_ping", 1, TypeError),
+    ("enable_auto_ping", 2, TypeError),
+    ("enable_auto_ping", 1.0, TypeError),
     ("auto_ping_idle_timeout", 0, ValueError),
     ("auto_ping_idle_timeout", None, TypeError),
     ("auto_ping_reply_timeout", -1, ValueError),
@@ -48,7 +49,7 @@ COMMON = [
     ("read_buffer_init_size", 1 << 63, ValueError),
     ("read_buffer_init_size", "16384", TypeError),
     ("use_aiofastnet", 1, TypeError),
-    ("coalesce_writes", 1, TypeError),
+    ("coalesce_writes", 2, TypeError),
     ("enable_auto_close", None, TypeError),
     ("max_write_buffer_size", 0, ValueError),
     ("max_write_buffer_size", "1", ValueError),
@@ -57,7 +58,7 @@ COMMON = [
     ("slow_peer", "RAISE", TypeError),
     ("receive_timeout", 0, ValueError),
     ("receive_timeout", "1", TypeError),
-    ("assemble_messages", 1, TypeError),
+    ("assemble_messages", -1, TypeError),
     ("max_message_size", 0, ValueError),
     ("max_message_size", 1e6, TypeError),
     ("compression", True, TypeError),
@@ -102,7 +103,10 @@ SERVER = [
     ("origins", ["example.com"], ValueError),
     ("origins", ["*"], ValueError),
     ("origins", ["https://*.example.com"], ValueError),
-    ("port", "80", TypeError),
+    ("port", "65536", ValueError),
+    ("port", "-1", ValueError),
+    ("port", "no such service", ValueError),
+    ("port", 80.0, TypeError),
     ("port", True, TypeError),
     ("port", -1, ValueError),
     ("port", 65536, ValueError),
@@ -254,7 +258,7 @@ def test_aiofastnet_is_demanded_but_not_installed(
         asyncio.run(call())
 
 
-CALLED = ("isEnabledFor", "log", "debug", "info", "error")
+CALLED = ("isEnabledFor", "log", "debug", "info", "warning", "error")
 
 
 @pytest.mark.parametrize("missing", CALLED)
@@ -310,3 +314,29 @@ def test_who_logs(arguments: dict, expected: set, caplog: pytest.LogCaptureFixtu
     finally:
         root.removeHandler(recorder)
     assert {name for name in recorder.names if not name.startswith("asyncio")} == expected
+
+
+@pytest.mark.parametrize("port", ["0", "http"])
+def test_a_port_as_asyncio_takes_it(port: str) -> None:
+    async def listen() -> None:
+        try:
+            server = await ws_create_server(lambda request: None, "127.0.0.1", port)
+        except PermissionError:
+            assert port == "http"  # which is for those who may
+            return
+        assert server.sockets[0].getsockname()[1] == 80 or port == "0"
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(listen())
+
+
+def test_a_switch_may_be_a_number() -> None:
+    async def listen() -> None:
+        server = await ws_create_server(
+            lambda request: None, "127.0.0.1", 0, disconnect_on_exception=1, enable_auto_ping=0
+        )
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(listen())

@@ -135,6 +135,61 @@ def test_what_a_close_may_not_be(net: Network, side: int, arguments: tuple[Any, 
     net.run(test())
 
 
+@over_tcp_and_tls
+@over_roles
+@pytest.mark.parametrize(
+    "payload",
+    [None, b"", close_payload(1000), close_payload(3000, "grüße".encode()), close_payload(4999, b"x" * 123)],
+    ids=["none", "empty", "code", "reason", "longest"],
+)
+def test_a_close_that_is_sent_by_its_payload(net: Network, role: str, payload: bytes | None) -> None:
+    """It counts as one by send_close does."""
+
+    async def test() -> None:
+        async with ROLES[role](net, Recorder) as (peer, listener):
+            transport = listener.transport
+            assert transport.send(WSMsgType.CLOSE, payload) is True
+            assert transport.is_close_frame_sent
+            payload_or_none = payload or b""
+            code = int.from_bytes(payload_or_none[:2], "big")
+            assert close_state(transport) == ((code, payload_or_none[2:].decode()), None, False)
+            assert transport.send(WSMsgType.CLOSE, payload) is False
+            assert transport.send(WSMsgType.TEXT, b"behind it") is False
+            assert await peer.receive() == Received(CLOSE, payload_or_none)
+            transport.disconnect()
+            assert await peer.receive_all() == []
+
+    net.run(test())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((b"x",), "1 byte"),
+        ((b"\0\0",), "code 0"),
+        ((b"\0\0reason",), "code 0"),
+        ((close_payload(1005),), "close_code is 1005"),
+        ((close_payload(999),), "close_code is 999"),
+        ((close_payload(1000, b"\xff"),), "UTF-8"),
+        ((close_payload(1000, b"x" * 124),), "124 bytes"),
+        ((close_payload(1000), False), "one frame"),
+        ((close_payload(1000), True, True), "one frame"),
+    ],
+)
+def test_what_the_payload_of_a_close_may_not_be(net: Network, arguments: tuple[Any, ...], sentence: str) -> None:
+    async def test() -> None:
+        async with net.pair() as (client, server):
+            with pytest.raises(ValueError, match=sentence):
+                client.transport.send(WSMsgType.CLOSE, *arguments)
+            with pytest.raises(TypeError):
+                client.transport.send(WSMsgType.CLOSE, 1000)
+            assert close_state(client.transport) is None
+            client.transport.send(WSMsgType.TEXT, b"next")
+            assert await server.frames.get() == Received(TEXT, b"next")
+
+    net.run(test())
+
+
 class CloseReader(Recorder):
     """Keeps what a CLOSE frame says of itself."""
 

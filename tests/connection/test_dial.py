@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import functools
+import pickle
 import socket
 import ssl
 import struct
@@ -627,14 +628,22 @@ def test_redirect_without_location(net: Network) -> None:
 
 
 @pytest.mark.parametrize(
-    "location", ["ftp://localhost/", "ws://:80/", "/a b", "ws://localhost:99999/"]
+    "location",
+    ["ftp://localhost/", "ws://:80/", "/a b", "ws://localhost:99999/", "http://[::1", "//[", "ws://[v1.x]/"],
 )
 def test_redirect_to_nowhere(net: Network, location: str) -> None:
     async def test() -> None:
         before = open_sockets()
         async with Redirector(location).serve() as url:
-            with pytest.raises(WSInvalidURL):
+            with pytest.raises(WSInvalidURL) as caught:
                 await net.connect(Recorder, url)
+            # As all that goes wrong while redirects are followed.
+            assert isinstance(caught.value, WSHandshakeError)
+            assert caught.value.response is not None
+            assert caught.value.response.headers["Location"] == location
+            assert caught.value.raw_header is not None
+            again = pickle.loads(pickle.dumps(caught.value))
+            assert (str(again), again.url, again.msg) == (str(caught.value), caught.value.url, caught.value.msg)
         await sockets_closed_down_to(before)
 
     net.run(test())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -349,7 +350,9 @@ def test_user_specific_pong_found_by_the_listener(net: Network) -> None:
 @over_both_loops
 @over_roles
 @pytest.mark.parametrize("callback", ["send_user_specific_ping", "is_user_specific_pong"])
-def test_exceptions_in_user_specific_pings(net: Network, role: str, callback: str) -> None:
+def test_exceptions_in_user_specific_pings(
+    net: Network, role: str, callback: str, caplog: pytest.LogCaptureFixture
+) -> None:
     class Raising(Recorder):
         pass
 
@@ -370,6 +373,60 @@ def test_exceptions_in_user_specific_pings(net: Network, role: str, callback: st
             if role == "client":
                 with pytest.raises(ZeroDivisionError):
                     await listener.transport.wait_disconnected()
+            else:
+                assert [record.getMessage() for record in caplog.records if record.exc_info] == [f"{callback} failed"]
+
+    net.run(test())
+
+
+@over_both_loops
+def test_a_failing_look_for_the_pong_may_be_logged_only(net: Network, caplog: pytest.LogCaptureFixture) -> None:
+    """By its own name; the frame is dropped, and what fails behind it has another name."""
+
+    class Raising(Recorder):
+        failing = True
+
+        def is_user_specific_pong(self, frame: WSFrame) -> bool:
+            if self.failing:
+                self.failing = False
+                raise ZeroDivisionError
+            return True
+
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            raise ZeroDivisionError
+
+    async def messages(*payloads: bytes) -> list[str]:
+        caplog.clear()
+        options = auto_ping(auto_ping_reply_timeout=10, disconnect_on_exception=False)
+        async with ROLES["server"](net, Raising, **options) as (peer, _listener):
+            assert (await peer.receive()).msg_type == PING
+            for payload in payloads:
+                peer.send(TEXT, payload)
+            assert (await peer.receive()).msg_type == PING
+            return [record.getMessage() for record in caplog.records if record.exc_info]
+
+    async def test() -> None:
+        caplog.set_level(logging.DEBUG, "picows")
+        failed = "is_user_specific_pong failed, the connection stays open"
+        assert await messages(b"seen as none", b"the pong") == [failed]
+        assert await messages(b"seen as none", b"the pong", b"a message") == [
+            failed,
+            "on_ws_frame failed, the connection stays open",
+        ]
+
+    net.run(test())
+
+
+@over_both_loops
+def test_data_right_behind_a_ping_is_a_sign_of_life(net: Network) -> None:
+    """Though it comes so soon that the time since then is as good as the whole time for the reply."""
+
+    async def test() -> None:
+        async with ROLES["server"](net, Recorder, **auto_ping(auto_ping_reply_timeout=REPLY)) as (peer, _):
+            for _ in range(3):
+                assert (await peer.receive()).msg_type == PING
+                peer.send(TEXT, b"here I am")
+            assert (await peer.receive()).msg_type == PING
 
     net.run(test())
 

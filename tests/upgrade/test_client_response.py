@@ -176,6 +176,25 @@ def test_accept_has_to_answer_the_key(headers: tuple[str, ...], value: str | Non
     assert refused_header(replaced(ACCEPT, *headers)) == ("Sec-WebSocket-Accept", value)
 
 
+@pytest.mark.parametrize("value", ["abc", "-1", "1 2", "3, 3", "9" * 30, "0x1", ""])
+def test_a_101_with_a_length_that_is_none(value: str) -> None:
+    """Wherever a read cuts it."""
+    data = response(*HEADERS[:1], f"Content-Length: {value}", *HEADERS[1:])
+    assert refused_header(data) == ("Content-Length", value)
+    for cut in range(1, len(data)):
+        read = reader()
+        assert read.feed(data[:cut]) is False
+        assert refused_header_of(read, data[cut:]) == ("Content-Length", value)
+    with pytest.raises(WSInvalidMessageError):
+        reader().feed(data.replace(b" 101 ", b" 200 "))
+
+
+def refused_header_of(read: ResponseReader, rest: bytes) -> tuple[str, str | None]:
+    with pytest.raises(WSInvalidHeaderError) as caught:
+        read.feed(rest)
+    return caught.value.name, caught.value.value
+
+
 def test_101_has_no_body() -> None:
     assert reader().feed(response(*HEADERS, "Content-Length: 0"))
     for value in ("5", "00"):
