@@ -22,6 +22,7 @@ from .grammar import (
     END_OF_HEAD,
     EXTENSIONS,
     HOST,
+    HTTP_1_0,
     HTTP_1_1,
     KEY,
     MAX_HEAD_SIZE,
@@ -67,6 +68,13 @@ _HTTP_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _REQUEST_LINE = re.compile(
     rb"(?:\r\n)?GET (?=[^ ]{1,%d} )(%b) HTTP/1\.1\r\n" % (MAX_TARGET_SIZE, _TARGET_FORM)
 )
+# What else is for the listener factory to answer: health checks. HAProxy's are OPTIONS by HTTP/1.0, unless told otherwise.
+_METHODS = (b"GET", b"HEAD", b"OPTIONS")
+_ALLOW = {"Allow": "GET, HEAD, OPTIONS"}
+_CHECK_LINE = re.compile(
+    rb"(?:\r\n)?(GET|HEAD|OPTIONS) (?=[^ ]{1,%d} )(%b|(?<=OPTIONS )\*) (HTTP/1\.[01])\r\n"
+    % (MAX_TARGET_SIZE, _TARGET_FORM)
+)
 _HOST_VALUE = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 _KEY_VALUE = re.compile(r"[A-Za-z0-9+/]{22}==")
 _PART_OF_FIELD_LINE = re.compile(rb"(?:%b(?::[\t -~\x80-\xff]*\r?)?)?|\r" % TOKEN.encode())
@@ -82,12 +90,12 @@ class RequestReader:
     :param max_head_size: of request line and headers, in bytes
 
     `request` is set once the request is complete; `accept` is then the value of
-    Sec-WebSocket-Accept that answers it, None when it is a plain GET that asks for no upgrade to
-    websocket; `rest` are the bytes behind its head; `agreement` is the compression agreed on, None if
+    Sec-WebSocket-Accept that answers it, None when it asks for no upgrade to websocket, or has a
+    method or a version that cannot; `rest` are the bytes behind its head; `agreement` is the compression agreed on, None if
     there is none, and `extensions` the value of Sec-WebSocket-Extensions that says so; `subprotocol`
     is the best one that the client offers, None if there is none.
 
-    A request has one form, which is quicker to match than llhttp and its callbacks are; why one
+    A request for an upgrade has one form, which is quicker to match than llhttp and its callbacks are; why one
     does not match is found out afterwards.
     """
 
@@ -155,15 +163,21 @@ class RequestReader:
             return False
 
         self._raw = received[:end]
-        line = _REQUEST_LINE.match(self._raw)
+        line = _REQUEST_LINE.match(self._raw) or _CHECK_LINE.match(self._raw)
         fields, lines_end = parse_fields(self._raw, line.end(), NAMES) if line else ([], 0)
         if line is None or lines_end != end - 2 or len(fields) > MAX_HEADERS:
             self._check_lines()
             self._refuse_head(400, BAD_FIELD_LINE)
         self.rest = received[end:]
         headers = CIMultiDict(fields)
-        self._check_headers(headers)
-        self.request = WSUpgradeRequest(b"GET", line[1], HTTP_1_1, headers)
+        if line.re is _REQUEST_LINE:
+            request = WSUpgradeRequest(b"GET", line[1], HTTP_1_1, headers)
+            self._check_message(request)
+            self._check_upgrade(headers)
+        else:
+            request = WSUpgradeRequest(line[1], line[2], line[3], headers)
+            self._check_message(request)
+        self.request = request
         self._release()
         return True
 
@@ -195,27 +209,34 @@ class RequestReader:
         if not _METHOD.fullmatch(parts[0]) and (line or complete):
             self._refuse_head(400, "the request line doesn't start with a method")
         if len(parts) > 1:
-            if parts[0] != b"GET":
-                self._refuse_head(405, "the method must be GET", {"Allow": "GET"})
+            if parts[0] not in _METHODS:
+                self._refuse_head(405, f"the method must be one of {_ALLOW['Allow']}", _ALLOW)
             if len(parts[1]) > MAX_TARGET_SIZE:
                 self._refuse_head(414, f"the request target is over {MAX_TARGET_SIZE} bytes")
-        if len(parts) > 2 and not _TARGET.fullmatch(parts[1]):
+        if (
+            len(parts) > 2
+            and not _TARGET.fullmatch(parts[1])
+            and parts[:2] != [b"OPTIONS", b"*"]  # RFC 9112 section 3.2.4
+        ):
             self._refuse_head(400, "the request target is neither a path nor a URL")
-        if complete and parts[2:] != [HTTP_1_1]:
+        if complete and parts[2:] not in ([HTTP_1_1], [HTTP_1_0]):
             if len(parts) > 2 and _HTTP_VERSION.fullmatch(parts[2]):
                 self._refuse_head(505, "the version must be HTTP/1.1")
             self._refuse_head(400, "the request line isn't 'GET target HTTP/1.1'")
         return end + 2 if complete else 0
 
-    def _check_headers(self, headers: CIMultiDict[str]) -> None:
+    def _check_message(self, request: WSUpgradeRequest) -> None:
+        headers = request.headers
         hosts = headers.getall(HOST, ())
-        if len(hosts) != 1 or not _HOST_VALUE.fullmatch(hosts[0]):
+        valid = len(hosts) == 1 and _HOST_VALUE.fullmatch(hosts[0])
+        if not valid and (hosts or request.version != HTTP_1_0):
             self._refuse_header(headers, HOST, "there must be one Host, a name or an address")
         if TRANSFER_ENCODING in headers:
-            self._refuse_header(headers, TRANSFER_ENCODING, "a GET request has no body here")
+            self._refuse_header(headers, TRANSFER_ENCODING, "a request has no body here")
         if has_length(headers):
-            self._refuse_header(headers, CONTENT_LENGTH, "a GET request has no body here")
+            self._refuse_header(headers, CONTENT_LENGTH, "a request has no body here")
 
+    def _check_upgrade(self, headers: CIMultiDict[str]) -> None:
         if not has_token(headers, UPGRADE, "websocket"):
             return
         if not has_token(headers, CONNECTION, "upgrade"):
@@ -260,7 +281,7 @@ class RequestReader:
             head_fault(raw, reason),
             raw.removesuffix(END_OF_HEAD),
             None,
-            _refusal(status, reason, extra_headers),
+            self._refusal(raw, status, reason, extra_headers),
         )
 
     def _refuse_header(
@@ -278,8 +299,15 @@ class RequestReader:
             *header_fault(headers, name, reason),
             raw.removesuffix(END_OF_HEAD),
             self.rest,
-            _refusal(status, reason, extra_headers),
+            self._refusal(raw, status, reason, extra_headers),
         )
+
+    @staticmethod
+    def _refusal(
+        raw: bytes, status: int, reason: str, extra_headers: dict[str, str] | None
+    ) -> WSUpgradeResponse:
+        is_head = raw.removeprefix(b"\r\n").startswith(b"HEAD ")
+        return _for_method(b"HEAD" if is_head else b"GET", _refusal(status, reason, extra_headers))
 
 
 def answer(
@@ -295,12 +323,13 @@ def answer(
     Raises ValueError for a response of the user's that cannot be sent.
     """
     listener: object | None
+    method = reader.request.method
     if result is None:
-        return _final(_refusal(404, "404 Not Found"))
+        return _final(method, _refusal(404, "404 Not Found"))
     if isinstance(result, WSUpgradeResponseWithListener):
         response, listener = result.response, result.listener
         if response.status != 101:
-            return _final(_closing(response))
+            return _final(method, _closing(response))
         if response.body:
             raise ValueError("a 101 response has no body (RFC 9110 section 6.4.1)")
         headers = checked_headers(response.headers)
@@ -308,8 +337,13 @@ def answer(
         headers, listener = None, result
 
     if reader.accept is None:
+        if method == b"OPTIONS":
+            allowed = WSUpgradeResponse(HTTPStatus.NO_CONTENT, CIMultiDict(_ALLOW))
+            return _final(method, _closing(allowed))
         reason = "this is a websocket endpoint, the request asked for no upgrade"
-        return _final(_refusal(426, reason, {"Upgrade": "websocket"}))
+        if has_token(reader.request.headers, UPGRADE, "websocket"):
+            reason = "an upgrade to websocket needs GET and HTTP/1.1"
+        return _final(method, _refusal(426, reason, {"Upgrade": "websocket"}))
     complete = CIMultiDict((*UPGRADE_FIELDS, (ACCEPT, reader.accept)))
     accepting = WSUpgradeResponse(SWITCHING_PROTOCOLS, complete)
     if headers is None and reader.extensions is None and reader.subprotocol is None:
@@ -343,8 +377,18 @@ def _is_among(
     )
 
 
-def _final(response: WSUpgradeResponse) -> tuple[WSUpgradeResponse, bytes, None]:
+def _final(
+    method: bytes, response: WSUpgradeResponse
+) -> tuple[WSUpgradeResponse, bytes, None]:
+    response = _for_method(method, response)
     return response, response.to_bytes(), None
+
+
+def _for_method(method: bytes, response: WSUpgradeResponse) -> WSUpgradeResponse:
+    """HEAD gets the headers only, Content-Length too (RFC 9110 section 9.3.2)."""
+    if method == b"HEAD":
+        response.body = None
+    return response
 
 
 def _refusal(
