@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Iterable
@@ -104,6 +105,11 @@ class Dispatcher:
 
     async def websocket(self, exchange: Exchange, channel: Channel) -> None:
         """Handle a client that wants a WebSocket, to its end."""
+        # The client may go at any time, before it gets its answer too.
+        with contextlib.suppress(WebSocketDisconnect):
+            await self._websocket(exchange, channel)
+
+    async def _websocket(self, exchange: Exchange, channel: Channel) -> None:
         found = self._router.find(WEBSOCKET, exchange.path)
         if found is None:
             await channel.refuse(self._no_route(GET, exchange), status.WS_1000_OK)

@@ -76,8 +76,8 @@ def annotation_of(function: Callable[..., Any], parameter: inspect.Parameter) ->
 def check_annotation(annotation: Any, name: str, kind: type, where: str) -> None:
     if isinstance(annotation, type) and annotation not in (kind, object, inspect.Parameter.empty):
         raise TypeError(
-            f"{where}: the parameter {described(name, annotation)}, "
-            f"gets a {kind.__name__} from the path"
+            f"{where}: the path fills the parameter {described(name, annotation)}, "
+            f"with {kind.__name__}"
         )
 
 

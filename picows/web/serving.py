@@ -126,8 +126,6 @@ class Serving:
     async def _handle(self, exchange: Exchange, channel: ServedChannel) -> None:
         try:
             await self._dispatcher.websocket(exchange, channel)
-        except WebSocketDisconnect:
-            pass  # before the answer
         finally:
             channel.abandon()
 
