@@ -9,7 +9,7 @@ from ..upgrade import WSUpgradeResponse
 from . import status
 from .dispatch import Dispatcher
 from .exceptions import WebSocketDisconnect
-from .exchange import as_bytes, exchange_of_scope
+from .exchange import exchange_of_scope, raw_headers
 from .responses import not_allowed
 from .websocket import ExtraHeaders, Message
 
@@ -50,9 +50,7 @@ async def live(receive: Receive, send: Send) -> None:
 
 async def respond(kind: str, response: WSUpgradeResponse, send: Send) -> None:
     body = response.body or b""
-    headers = [
-        (as_bytes(name.lower()), as_bytes(value)) for name, value in response.headers.items()
-    ]
+    headers = raw_headers(response.headers.items())
     if "Content-Length" not in response.headers:
         headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": f"{kind}.start", "status": int(response.status), "headers": headers})
@@ -70,7 +68,7 @@ class ASGIChannel:
         self._end: tuple[int, str] | None = None
 
     async def accept(self, headers: ExtraHeaders, subprotocol: str | None) -> None:
-        fields = [(as_bytes(name.lower()), as_bytes(value)) for name, value in headers]
+        fields = raw_headers(headers)
         event = {"type": "websocket.accept", "subprotocol": subprotocol, "headers": fields}
         await self._tell(event)
         self.open = True

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-from urllib.parse import parse_qsl, quote, unquote
+from collections.abc import Iterable
+from typing import Any, Union
+from urllib.parse import quote
 
-from multidict import CIMultiDict, MultiDict
+from multidict import CIMultiDict
 
 from ..upgrade import WSUpgradeRequest
+
+Address = Union[tuple[str, int], None]
 
 
 class ASGIScope(dict[str, Any]):
@@ -20,43 +23,31 @@ class Exchange:
     :param kind: "http" or "websocket"
     :param request: the request as our own server has it
     :param path: what routes are matched with: decoded, without the place where the application is mounted
-    :param query_string: as it was sent, without the question mark
     :param client: the client's address and port, None where there are none
     :param scope: as an ASGI server has given it
     """
 
-    __slots__ = ("_scope", "client", "kind", "path", "query_string", "request", "secure", "server")
+    __slots__ = ("_scope", "client", "kind", "path", "request")
 
     def __init__(
         self,
         kind: str,
         request: WSUpgradeRequest,
         path: str,
-        query_string: bytes,
-        client: tuple[str, int] | None,
-        server: tuple[str, int] | None = None,
-        secure: bool = False,
+        client: Address,
         scope: ASGIScope | None = None,
     ) -> None:
         self.kind = kind
         self.request = request
         self.path = path
-        self.query_string = query_string
         self.client = client
-        self.server = server
-        self.secure = secure
         self._scope = scope
 
     @property
     def scope(self) -> ASGIScope:
         if self._scope is None:
-            self._scope = ASGIScope(scope_of(self))
+            self._scope = scope_of(self)
         return self._scope
-
-    def query_params(self) -> MultiDict[str]:
-        # In the query a plus is a blank, which parse_qsl knows.
-        query = self.query_string.decode("utf-8", "surrogateescape")
-        return MultiDict(parse_qsl(query, keep_blank_values=True))
 
     def subprotocols(self) -> list[str]:
         return tokens(self.request, "Sec-WebSocket-Protocol")
@@ -68,53 +59,39 @@ def tokens(request: WSUpgradeRequest, name: str) -> list[str]:
     return [token.strip() for line in lines for token in line.split(",") if token.strip()]
 
 
-def wants_websocket(request: WSUpgradeRequest) -> bool:
-    return "websocket" in (token.lower() for token in tokens(request, "Upgrade"))
-
-
 def exchange_of_request(request: WSUpgradeRequest) -> Exchange:
-    kind = "websocket" if wants_websocket(request) else "http"
-    path, _, query_string = request.path.partition(b"?")
-    if not path.startswith(b"/"):
-        # The absolute form, as for a proxy (RFC 9112 section 3.2.2).
-        path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
-    get = getattr(request, "get_extra_info", lambda name: None)
-    return Exchange(
-        kind,
-        request,
-        unquote(path.decode()),
-        query_string,
-        address(get("peername")),
-        address(get("sockname")),
-        get("sslcontext") is not None,
-    )
+    upgrades = "websocket" in (token.lower() for token in tokens(request, "Upgrade"))
+    kind = "websocket" if upgrades else "http"
+    # Asked for now, because handlers ask when the client has gone.
+    client = address(request.get_extra_info("peername"))
+    return Exchange(kind, request, request.target_path, client)
 
 
-def address(name: Any) -> tuple[str, int] | None:
+def address(name: Any) -> Address:
     """Host and port; None for a Unix domain socket, whose name is a path."""
     return (name[0], name[1]) if isinstance(name, tuple) else None
 
 
-def scope_of(exchange: Exchange) -> dict[str, Any]:
+def scope_of(exchange: Exchange) -> ASGIScope:
     request = exchange.request
     websocket = exchange.kind == "websocket"
-    scope: dict[str, Any] = {
-        "type": exchange.kind,
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": "1.1",
-        "scheme": ("ws" if websocket else "http") + "s" * exchange.secure,
-        "path": exchange.path,
-        "raw_path": request.path.partition(b"?")[0],
-        "query_string": exchange.query_string,
-        "root_path": "",
-        "headers": [
-            (as_bytes(name.lower()), as_bytes(value)) for name, value in request.headers.items()
-        ],
-        "client": exchange.client,
-        "server": exchange.server,
-        "state": {},
-        "extensions": {},
-    }
+    raw_path, _, query_string = request.path.partition(b"?")
+    secure = request.get_extra_info("sslcontext") is not None
+    scope = ASGIScope(
+        type=exchange.kind,
+        asgi={"version": "3.0", "spec_version": "2.4"},
+        http_version="1.1",
+        scheme=("ws" if websocket else "http") + "s" * secure,
+        path=exchange.path,
+        raw_path=raw_path,
+        query_string=query_string,
+        root_path="",
+        headers=raw_headers(request.headers.items()),
+        client=exchange.client,
+        server=address(request.get_extra_info("sockname")),
+        state={},
+        extensions={},
+    )
     if websocket:
         scope["subprotocols"] = exchange.subprotocols()
     else:
@@ -126,30 +103,24 @@ def exchange_of_scope(given: dict[str, Any]) -> Exchange:
     scope = ASGIScope(given)
     path: str = scope["path"]
     root: str = scope.get("root_path") or ""
-    query_string: bytes = scope.get("query_string") or b""
     target: bytes = scope.get("raw_path") or quote(path).encode()
-    if query_string:
-        target += b"?" + query_string
+    if scope.get("query_string"):
+        target += b"?" + scope["query_string"]
     headers = CIMultiDict((as_str(name), as_str(value)) for name, value in scope["headers"])
     request = WSUpgradeRequest(b"GET", target, b"HTTP/1.1", headers)
     if path == root or path.startswith(root + "/"):
         path = path[len(root) :] or "/"
     client = scope.get("client")
-    return Exchange(
-        scope["type"],
-        request,
-        path,
-        query_string,
-        None if client is None else tuple(client),
-        scope=scope,
-    )
+    return Exchange(scope["type"], request, path, client and (client[0], client[1]), scope)
 
 
-# As our own server reads and writes header values, whatever bytes they are.
+# Header values are UTF-8 here, and other bytes surrogate escapes, as everywhere in picows.
 
 
-def as_bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+def raw_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [
+        (name.lower().encode(), value.encode("utf-8", "surrogateescape")) for name, value in headers
+    ]
 
 
 def as_str(data: bytes) -> str:

@@ -83,7 +83,7 @@ class WebSocket:
     @property
     def query_params(self) -> MultiDict[str]:
         """What stands behind the question mark; a name may occur more than once."""
-        return self._exchange.query_params()
+        return self._exchange.request.query
 
     @property
     def path_params(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from picows.web import ASGIScope, ASyncApp, Route, WebSocket, WSUpgradeRequest, WSUpgradeResponse
-from tests.web.places import Place, over_both_places
+from tests.web.places import Place, over_both_places, over_every_place
 
 if TYPE_CHECKING:
     from picows.web import WebSocket as ForTypesOnly
@@ -53,7 +53,7 @@ def test_parameters_are_filled(place: Place, handler: Any) -> None:
     place.run(test())
 
 
-@over_both_places
+@over_every_place
 def test_the_scope_is_that_of_asgi(place: Place) -> None:
     seen: list[ASGIScope] = []
 
@@ -69,11 +69,15 @@ def test_the_scope_is_that_of_asgi(place: Place) -> None:
         async with place.serve(app) as served:
             await served.rejected("/a%20b?q=%20", subprotocols=["a", "b"], additional_headers={"X-A": "\u00fc"})  # Latin-1
             await served.get("/c")
+            ports.append(served.port)
 
+    ports: list[int] = []
     place.run(test())
     ws, http = seen
-    assert (ws["type"], ws["scheme"], ws["subprotocols"]) == ("websocket", "ws", ["a", "b"])
-    assert (http["type"], http["scheme"], http["method"]) == ("http", "http", "GET")
+    assert ws["server"] == ("127.0.0.1", ports[0])
+    assert ws["client"][0] == "127.0.0.1"
+    assert (ws["type"], ws["scheme"], ws["subprotocols"]) == ("websocket", "ws" + "s" * place.net.tls, ["a", "b"])
+    assert (http["type"], http["scheme"], http["method"]) == ("http", "http" + "s" * place.net.tls, "GET")
     assert (ws["path"], ws["raw_path"], ws["query_string"]) == ("/a b", b"/a%20b", b"q=%20")
     assert (ws["http_version"], ws["root_path"], ws["asgi"]["version"]) == ("1.1", "", "3.0")
     assert (b"x-a", b"\xfc") in ws["headers"]

@@ -43,6 +43,9 @@ def test_what_is_known_of_the_client(place: Place) -> None:
         assert ws.query_params.getall("q") == ["a b", "\u20ac"]
         assert ws.query_params["empty"] == ""
         assert ws.path_params == {"room": "a b\u20ac", "number": -7}
+        assert ws.client is not None
+        assert ws.client[0] == "127.0.0.1"
+        assert ws.client[1] > 0
         assert ws.state == SimpleNamespace()
         ws.state.name = "n"
         assert ws.state.name == "n"
@@ -145,12 +148,16 @@ def test_a_broken_connection_is_told(place: Place) -> None:
         with pytest.raises(WebSocketDisconnect) as caught:
             await ws.receive()
         assert (caught.value.code, caught.value.reason) == (status.WS_1006_ABNORMAL_CLOSURE, "")
+        assert ws.client == addresses[0]  # though it has gone
         async for _ in ws:
             raise AssertionError("there was no message")
+
+    addresses: list[Any] = []
 
     async def test() -> None:
         handler = Handler(listen)
         async with place.handler(handler) as served, served.connect() as client:
+            addresses.append(client.local_address)
             client.transport.abort()
             await handler.result
 
