@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from picows.web import ASGIScope, ASyncApp, Route, WebSocket, WebSocketDisconnect, WebSocketProtocolError
+from tests.web.places import Served, under_uvicorn
 
 Event = MutableMapping[str, Any]
 
@@ -135,6 +136,23 @@ def test_a_client_that_goes_before_the_answer(path: str) -> None:
 def test_a_mounted_application_sees_its_own_paths(path: str, root_path: str, matched: bool) -> None:
     sent = events(app_of(refuse, "/x"), scope(path, root_path=root_path, extensions=DENIAL), CONNECT)
     assert sent[0]["status"] == (403 if matched else 404)
+
+
+def test_it_is_mounted_in_another_application() -> None:
+    applications = pytest.importorskip("starlette.applications")
+    routing = pytest.importorskip("starlette.routing")
+
+    async def test() -> None:
+        app = ASyncApp([Route("/echo", echo), Route("/", "GET", lambda: "page")])
+        async with under_uvicorn(applications.Starlette(routes=[routing.Mount("/mounted", app=app)])) as port:
+            served = Served(port, tls=False)
+            async with served.connect("/mounted/echo") as client:
+                await client.send("hello")
+                assert await client.recv() == "hello"
+            assert (await served.get("/mounted/"))[2] == b"page"
+            assert (await served.rejected("/mounted/nothing"))[0] == 404
+
+    asyncio.run(test())
 
 
 def test_the_scope_is_the_servers() -> None:
