@@ -88,7 +88,7 @@ class ASGIChannel:
                 return data
             self.open = False
             code = event.get("code", status.WS_1005_NO_STATUS)
-            self._end = self._end or (code, event.get("reason") or "")
+            self._end = code, event.get("reason") or ""
         raise WebSocketDisconnect(*self._end)
 
     async def send(self, message: Message) -> None:

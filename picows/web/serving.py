@@ -60,17 +60,19 @@ class ServedChannel:
             decision = WSUpgradeResponseWithListener(response, self._stream)
         await self._decide(decision)
         if self._stream.transport is None:
-            raise gone()
+            raise WebSocketDisconnect(
+                status.WS_1006_ABNORMAL_CLOSURE,
+                "the client has gone, or was kept waiting for too long",
+            )
 
     async def refuse(self, response: WSUpgradeResponse, close_code: int) -> None:
         await self._decide(WSUpgradeResponseWithListener(response, None))
 
     async def _decide(self, decision: Decision) -> None:
-        if self.answer.done():
-            raise gone()
-        self.answer.set_result(decision)
-        # The server is told by a callback of the future, which runs before this goes on.
-        await asyncio.sleep(0)
+        if not self.answer.done():
+            self.answer.set_result(decision)
+            # The server is told by a callback of the future, which runs before this goes on.
+            await asyncio.sleep(0)
 
     def abandon(self) -> None:
         """The handler was cancelled; for one that has ended there is nothing left to do."""
@@ -83,12 +85,6 @@ class ServedChannel:
             transport.disconnect()
 
 
-def gone() -> WebSocketDisconnect:
-    return WebSocketDisconnect(
-        status.WS_1006_ABNORMAL_CLOSURE, "the client has gone, or was kept waiting for too long"
-    )
-
-
 class Serving:
     """The handlers of an application that run on servers of our own."""
 
@@ -99,9 +95,6 @@ class Serving:
     async def serve(
         self, host: str | Sequence[str] | None, port: int | None, options: dict[str, Any]
     ) -> WSServer:
-        taken = sorted(_OPTIONS.keys() & options.keys())
-        if taken:
-            raise TypeError(f"the option {taken[0]} is the application's own")
         return await ws_create_server(self.answer, host, port, **_OPTIONS, **options)
 
     def answer(self, request: WSUpgradeRequest) -> Awaitable[Decision]:

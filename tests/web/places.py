@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
@@ -112,6 +113,16 @@ async def closed(client: Any) -> tuple[int, str]:
     assert client.close_code is not None
     assert client.close_reason is not None
     return client.close_code, client.close_reason
+
+
+def passing_on(handler: Any) -> Any:
+    """A decorator that does nothing. In this module the names of the handler's annotations are not known."""
+
+    @functools.wraps(handler)
+    async def wrapper(*args: Any, **kwargs: Any) -> None:
+        await handler(*args, **kwargs)
+
+    return wrapper
 
 
 def _over(*places: Place) -> pytest.MarkDecorator:

@@ -130,11 +130,18 @@ def test_a_client_that_goes_before_the_answer(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "root_path", "matched"),
-    [("/app/x", "/app", True), ("/x", "", True), ("/x", "/other", True), ("/application/x", "/app", False), ("/app/x", "", False)],
+    ("path", "root_path", "route", "matched"),
+    [
+        ("/app/x", "/app", "/x", True),
+        ("/app", "/app", "/", True),
+        ("/app/x", "", "/x", False),
+        # Not every server has the root in the path.
+        ("/x", "/app", "/x", True),
+        ("/apple/x", "/app", "/apple/x", True),
+    ],
 )
-def test_a_mounted_application_sees_its_own_paths(path: str, root_path: str, matched: bool) -> None:
-    sent = events(app_of(refuse, "/x"), scope(path, root_path=root_path, extensions=DENIAL), CONNECT)
+def test_a_mounted_application_sees_its_own_paths(path: str, root_path: str, route: str, matched: bool) -> None:
+    sent = events(app_of(refuse, route), scope(path, root_path=root_path, extensions=DENIAL), CONNECT)
     assert sent[0]["status"] == (403 if matched else 404)
 
 
@@ -162,9 +169,9 @@ def test_the_scope_is_the_servers() -> None:
         seen.extend([given["state"], ws.client, ws.query_params["q"], ws.headers["x-a"]])
 
     state = {"database": object()}
-    others = {"state": state, "client": ["1.2.3.4", 5], "query_string": b"q=1", "headers": [(b"x-a", b"b")]}
+    others = {"state": state, "client": ["1.2.3.4", 5], "query_string": b"q=1", "headers": [(b"x-a", b"\xfc")]}
     events(app_of(look), {**scope(), **others}, CONNECT)
-    assert seen == [state, ("1.2.3.4", 5), "1", "b"]
+    assert seen == [state, ("1.2.3.4", 5), "1", "\udcfc"]
 
 
 def test_a_head_of_a_page() -> None:

@@ -28,7 +28,7 @@ def teller(name: str) -> Any:
 @over_both_places
 def test_a_path_finds_its_handler(place: Place) -> None:
     """One without parameters first, then in their order; segments are whole, decoded, and not empty."""
-    paths = ["/", "/a.c", "/r/{name}", "/r/{n:int}", "/r/fixed", "/r/{name}/{n:int}", "/r/{name}/x{n}y"]
+    paths = ["/", "/a.c", "/r/{name}", "/r/{n:int}", "/r/fixed", "/r/{name}/{n:int}", "/r/{name}/x{n}y", "/f/{name}.c"]
     asked = {
         "/": ["/", {}],
         "/a.c": ["/a.c", {}],
@@ -37,6 +37,7 @@ def test_a_path_finds_its_handler(place: Place) -> None:
         "/r/%C3%BC%20?x=/r/": ["/r/{name}", {"name": "\u00fc "}],
         "/r/a/-12": ["/r/{name}/{n:int}", {"name": "a", "n": -12}],
         "/r/a/x1y": ["/r/{name}/x{n}y", {"name": "a", "n": "1"}],
+        "/f/a.b.c": ["/f/{name}.c", {"name": "a.b"}],
         "/r/a/xxyy": ["/r/{name}/x{n}y", {"name": "a", "n": "xy"}],
     }
 
@@ -46,7 +47,7 @@ def test_a_path_finds_its_handler(place: Place) -> None:
             for path, told in asked.items():
                 async with served.connect(path) as client:
                     assert json.loads(await client.recv()) == told
-            for path in ("/abc", "/r", "/r/", "/r//1", "/r/a/1.5", "/r/a/" + "9" * 19, "/r/fixed/", "/a.c/"):
+            for path in ("/abc", "/r", "/r/", "/r//1", "/r/a/1.5", "/r/a/" + "9" * 19, "/r/fixed/", "/a.c/", "/f/a-c"):
                 assert await served.rejected(path) == (404, b"404 Not Found")
             assert (await served.get("/nothing"))[::2] == (404, b"404 Not Found")
 

@@ -170,7 +170,7 @@ def test_it_is_closed_with_a_code_and_a_reason(place: Place) -> None:
         await ws.connect()
         await ws.close(4000, "b\u00fce")
         assert ws.closed
-        for attempt in (ws.receive, lambda: ws.send("more")):
+        for attempt in (lambda: ws.send("more"), ws.receive):
             with pytest.raises(WebSocketDisconnect) as caught:
                 await attempt()
             assert caught.value.code == 4000
@@ -180,6 +180,34 @@ def test_it_is_closed_with_a_code_and_a_reason(place: Place) -> None:
         handler = Handler(leave)
         async with place.handler(handler) as served, served.connect() as client:
             assert await closed(client) == (4000, "b\u00fce")
+            await handler.result
+
+    place.run(test())
+
+
+@over_own_networks
+def test_it_is_closed_as_soon_as_one_side_has_said_so(place: Place) -> None:
+    async def leave(ws: WebSocket) -> None:
+        await ws.connect()
+        closing = asyncio.ensure_future(ws.close(4000))
+        await asyncio.sleep(0)
+        assert states(ws) == CLOSED
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await ws.send("more")
+        assert caught.value.code == 4000
+        looked.set()
+        await closing
+
+    looked = asyncio.Event()
+
+    async def test() -> None:
+        handler = Handler(leave)
+        async with place.handler(handler) as served, stream(place.net, url_of(served)) as peer:
+            peer.write(REQUEST)
+            await peer.reader.readuntil(b"\r\n\r\n")
+            assert (await peer.receive()).payload == close_payload(4000)
+            await looked.wait()
+            peer.send(CLOSE, close_payload(4000))
             await handler.result
 
     place.run(test())
@@ -287,6 +315,7 @@ def test_events_of_asgi_are_done(place: Place) -> None:
         await ws.send_msg({"type": "websocket.send", "text": "text"})
         await ws.send_msg({"type": "websocket.send", "bytes": b"bytes"})
         await ws.send_msg({"type": "websocket.send", "text": None, "bytes": b""})
+        await ws.send_msg({"type": "websocket.send", "text": ""})
         with pytest.raises(ValueError, match=r"'websocket\.nonsense'"):
             await ws.send_msg({"type": "websocket.nonsense"})
         await ws.send_msg({"type": "websocket.close", "code": 4000, "reason": "why"})
@@ -296,7 +325,7 @@ def test_events_of_asgi_are_done(place: Place) -> None:
         async with place.handler(handler) as served, served.connect(subprotocols=["a"]) as client:
             assert client.response.headers["X-Told"] == "yes"
             assert client.subprotocol == "a"
-            assert [await client.recv() for _ in range(3)] == ["text", b"bytes", b""]
+            assert [await client.recv() for _ in range(4)] == ["text", b"bytes", b"", ""]
             assert await closed(client) == (4000, "why")
             await handler.result
 
