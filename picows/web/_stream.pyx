@@ -18,7 +18,9 @@ cdef class WebStream(MessageStream):
         return True     # who iterates goes on behind the loop, however the client has left
 
     cpdef end_error(self):
-        handshake = self._transport.close_handshake
+        # Python looks their attributes up, and sees None where C would not.
+        cdef object handshake = None if self._transport is None else self._transport.close_handshake
+        cdef object close
         if handshake is None:
             return WebSocketDisconnect(status.WS_1006_ABNORMAL_CLOSURE)
         close = handshake.recv or handshake.sent

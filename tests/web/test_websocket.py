@@ -10,6 +10,7 @@ from typing import Any, Callable
 import pytest
 
 from picows.web import WebSocket, WebSocketDisconnect, WebSocketProtocolError, status
+from picows.web._stream import WebStream
 from tests.connection.peers import CLOSE, REQUEST, TEXT, close_payload, stream
 from tests.web.places import Place, Served, closed, over_both_places, over_every_place, over_own_loops, over_own_networks
 
@@ -475,6 +476,13 @@ def test_answers_to_a_burst_leave_in_one_write(place: Place) -> None:
             await handler.result
 
     place.run(test())
+
+
+def test_a_stream_without_a_connection_crashes_nothing() -> None:
+    stream = WebStream()
+    assert stream.end_error().code == status.WS_1006_ABNORMAL_CLOSURE
+    with pytest.raises(RuntimeError, match="before the connection was made"):
+        stream.send_text("x").send(None)
 
 
 def url_of(served: Served) -> str:
