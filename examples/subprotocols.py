@@ -67,8 +67,7 @@ class Client(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.TEXT:
             # None if the server chose none, and never one that was not offered: picows checks.
-            chosen = transport.response.headers.get(HEADER)
-            print(f"{chosen}: {frame.get_payload_as_utf8_text()}")
+            print(f"{transport.subprotocol}: {frame.get_payload_as_utf8_text()}")
             transport.send_close(WSCloseCode.OK)
             transport.disconnect()
 
@@ -77,10 +76,10 @@ async def main() -> None:
     server = await ws_create_server(listener_factory, "127.0.0.1", 0)
     url = "ws://{}:{}/".format(*server.sockets[0].getsockname())
 
-    for offer in ("greeting.v1.text, greeting.v2.json", "greeting.v1.text", "farewell.v1"):
-        print(f"Offering {offer}")
+    for offer in (["greeting.v1.text", "greeting.v2.json"], ["greeting.v1.text"], ["farewell.v1"]):
+        print(f"Offering {', '.join(offer)}")
         try:
-            transport, _ = await ws_connect(Client, url, extra_headers={HEADER: offer})
+            transport, _ = await ws_connect(Client, url, subprotocols=offer)
         except WSInvalidStatusError as exc:
             print(f"Refused: {exc.raw_body!r}")
         else:

@@ -174,7 +174,7 @@ def serve(pieces: list[bytes]) -> tuple[object, ...]:
     headers = list(reader.request.headers.items())
     assert len(headers) <= MAX_HEADERS
     check_headers(headers, head)
-    response, listener = answer(reader, serve)
+    response, _, listener = answer(reader, serve)
     assert (listener is serve) == (response.status == 101) == (reader.accept is not None)
     return reader.accept, reader.rest, reader.request.path, headers
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from .deflate import WSDeflate
@@ -55,6 +57,8 @@ def ws_adopt(
     assemble_messages: bool = False,
     max_message_size: int = 10 * 1024 * 1024,
     compression: WSDeflate | None = None,
+    subprotocols: Sequence[str] | None = None,
+    origins: Sequence[str | re.Pattern[str] | None] | None = None,
 ) -> WSTransport:
     """Take over a client that another server has accepted and whose request it has read.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, Union, cast
 from urllib.parse import urldefrag, urljoin
@@ -74,6 +74,7 @@ async def ws_connect(
     assemble_messages: bool = False,
     max_message_size: int = 10 * 1024 * 1024,
     compression: WSDeflate | None = None,
+    subprotocols: Sequence[str] | None = None,
     **kwargs: Any,
 ) -> tuple[WSTransport, _Listener]:
     """Connect to a websocket server (RFC 6455 section 4.1).
@@ -115,7 +116,11 @@ async def ws_connect(
     check_optional("server_hostname", kwargs.get("server_hostname"), str)
     options = ConnectionOptions(settings, _called_with_handshake(ws_listener_factory))
     target = _Target(
-        parse_url(url), _header_list(settings.extra_headers), dict(kwargs), settings.compression
+        parse_url(url),
+        _header_list(settings.extra_headers),
+        dict(kwargs),
+        settings.compression,
+        tuple(settings.subprotocols or ()),
     )
     request = target.request()
     redirects = 0
@@ -182,9 +187,10 @@ class _Target:
     extra_headers: list[tuple[str, str]]
     kwargs: dict[str, Any]
     compression: WSDeflate | None
+    subprotocols: tuple[str, ...]
 
     def request(self) -> WSUpgradeRequest:
-        return create_request(self.url, self.extra_headers, self.compression)
+        return create_request(self.url, self.extra_headers, self.compression, self.subprotocols)
 
     def redirected(self, answer: WSInvalidStatusError) -> _Target:
         """Where a redirect leads."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import zlib as standard_zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Optional
@@ -161,6 +161,15 @@ class Agreement:
         """What decompresses the messages that this side receives."""
         bits, forgets = self._of_sender(not is_client)
         return Inflater(self.settings.zlib, bits, forgets)
+
+    def as_settings(self) -> WSDeflate:
+        return replace(
+            self.settings,
+            server_max_window_bits=self.server_max_window_bits,
+            client_max_window_bits=self.client_max_window_bits,
+            server_no_context_takeover=self.server_no_context_takeover,
+            client_no_context_takeover=self.client_no_context_takeover,
+        )
 
     def _of_sender(self, is_client: bool) -> tuple[int, bool]:
         if is_client:

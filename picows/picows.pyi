@@ -6,6 +6,7 @@ from typing import Final, final
 
 from typing_extensions import Buffer, Self, disjoint_base
 
+from .deflate import WSDeflate
 from .settings import Settings
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse
 
@@ -138,6 +139,10 @@ class WSTransport:
     def cork(self) -> AbstractContextManager[None]: ...
     @property
     def write_buffer_size(self) -> int: ...
+    @property
+    def subprotocol(self) -> str | None: ...
+    @property
+    def compression(self) -> WSDeflate | None: ...
     async def close(
         self,
         code: int = WSCloseCode.OK,  # noqa: PYI011

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -54,6 +55,8 @@ async def ws_create_server(
     assemble_messages: bool = False,
     max_message_size: int = 10 * 1024 * 1024,
     compression: WSDeflate | None = None,
+    subprotocols: Sequence[str] | None = None,
+    origins: Sequence[str | re.Pattern[str] | None] | None = None,
     **kwargs: Any,
 ) -> WSServer:
     """Start a websocket server (RFC 6455 section 4.2).

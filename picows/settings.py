@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import re
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, Union, cast
 
@@ -31,12 +32,16 @@ _Check = Callable[[str, object], None]
 # What a connection calls, some of it only when something goes wrong.
 _LOGGER_METHODS = ("isEnabledFor", "log", "debug", "info", "warning", "error", "exception")
 
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+
+_ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[^A-Z\s/?#@*,]+")  # RFC 6454 section 6.2
+
 # Where a docstring has the paragraphs of the options.
 _PLACE = ".. the options, as picows/settings.py describes them"
 
 
 class Option:
-    """An option of `ws_connect`, and of `ws_create_server` and `ws_adopt` unless it is a client's only.
+    """An option of `ws_connect`, of `ws_create_server` and `ws_adopt`, or of all three.
 
     `check` is called with the option's name and a value. It raises a TypeError or ValueError that
     tells both if the value is wrong.
@@ -45,18 +50,22 @@ class Option:
     name: str
 
     def __init__(
-        self, defaults: dict[Side, object], check: _Check, documentation: str, client_only: bool
+        self,
+        defaults: dict[Side, object],
+        check: _Check,
+        documentation: str,
+        only_for: Side | None = None,
     ) -> None:
         self.defaults = defaults
         self.check = check
         self.documentation = inspect.cleandoc(documentation)
-        self.client_only = client_only
+        self.only_for = only_for
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
     def is_for(self, side: Side) -> bool:
-        return side == "client" or not self.client_only
+        return self.only_for in (None, side)
 
     def paragraph(self) -> str:
         return "\n    ".join([f":param {self.name}:", *self.documentation.splitlines()])
@@ -64,15 +73,19 @@ class Option:
 
 # What the option is to a type checker its annotation says, hence Any.
 def _option(default: object, check: _Check, documentation: str) -> Any:
-    return Option({"client": default, "server": default}, check, documentation, False)
+    return Option({"client": default, "server": default}, check, documentation)
 
 
 def _option_by_side(check: _Check, documentation: str, *, client: object, server: object) -> Any:
-    return Option({"client": client, "server": server}, check, documentation, False)
+    return Option({"client": client, "server": server}, check, documentation)
 
 
 def _client_option(default: object, check: _Check, documentation: str) -> Any:
-    return Option({"client": default, "server": default}, check, documentation, True)
+    return Option({"client": default, "server": default}, check, documentation, "client")
+
+
+def _server_option(default: object, check: _Check, documentation: str) -> Any:
+    return Option({"client": default, "server": default}, check, documentation, "server")
 
 
 def _or_none(check: _Check) -> _Check:
@@ -101,6 +114,40 @@ def _check_logger(name: str, value: object) -> None:
 def _check_headers(name: str, value: object) -> None:
     if value is not None and not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a mapping, an iterable of pairs or None, got {value!r}")
+
+
+def _check_list(name: str, value: object) -> Sequence[object]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a list or None, got {value!r}")
+    return value
+
+
+def _check_subprotocols(name: str, value: object) -> None:
+    for subprotocol in _check_list(name, value):
+        if not isinstance(subprotocol, str):
+            raise TypeError(f"{name} must be a list of str, got {subprotocol!r} in it")
+        if not _TOKEN.fullmatch(subprotocol):
+            raise ValueError(
+                f"{name} must be a list of names without blanks and separators "
+                f"(RFC 6455 section 4.1), got {subprotocol!r} in it"
+            )
+        if _check_list(name, value).count(subprotocol) > 1:
+            raise ValueError(f"{name} must not name anything twice, got {value!r}")
+
+
+def _check_origins(name: str, value: object) -> None:
+    for origin in _check_list(name, value):
+        if isinstance(origin, re.Pattern):
+            if not isinstance(origin.pattern, str):
+                raise TypeError(f"{name} must hold patterns of str, got {origin!r}")
+        elif isinstance(origin, str):
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{name} must hold origins as browsers write them, 'scheme://host[:port]' in "
+                    f"lower case and without a slash behind, got {origin!r}"
+                )
+        elif origin is not None:
+            raise TypeError(f"{name} must be a list of str, patterns and None, got {origin!r} in it")
 
 
 def _check_callable(name: str, value: object) -> None:
@@ -332,6 +379,27 @@ class Settings:
         """
         The settings of permessage-deflate (RFC 7692): a client offers it, a server takes an offer.
         Messages are then assembled. None: no compression.
+        """,
+    )
+    subprotocols: Sequence[str] | None = _option(
+        None,
+        _or_none(_check_subprotocols),
+        """
+        Names of subprotocols (RFC 6455 section 1.9): a client offers them, the one it likes best
+        first. A server chooses the first of its own that the client offers; where there is none
+        it agrees to the upgrade without one, and a response of the listener factory that
+        chooses itself has its way. :attr:`WSTransport.subprotocol` tells what was agreed on.
+        """,
+    )
+    origins: Sequence[str | re.Pattern[str] | None] | None = _server_option(
+        None,
+        _or_none(_check_origins),
+        """
+        Which pages may connect: browsers name the origin of the page in the header Origin
+        (RFC 6455 section 10.2). A str is an origin, ``"https://example.com"``, a compiled pattern
+        has to match a whole one, and None stands for clients that send none, which are no
+        browsers. All other requests for an upgrade are answered by 403 Forbidden, and the
+        listener factory is not asked. Default: all are let in.
         """,
     )
 

@@ -26,6 +26,7 @@ TAKING: list[tuple[Callable[..., Any], Side, set[str]]] = [
     (ws_adopt, "server", {"use_aiofastnet"}),
 ]
 CLIENT_ONLY = {"extra_headers", "max_redirects", "proxy", "proxy_ssl_context", "socket_factory", "ssl_context"}
+SERVER_ONLY = {"origins"}
 
 over_sides = pytest.mark.parametrize("side", FUNCTIONS)
 over_functions = pytest.mark.parametrize(("function", "side", "left_out"), TAKING, ids=lambda value: getattr(value, "__name__", ""))
@@ -54,8 +55,9 @@ def test_signature(function: Callable[..., Any], side: Side, left_out: set[str])
     ]
 
 
-def test_which_options_are_a_clients_only() -> None:
+def test_which_options_are_for_one_side_only() -> None:
     assert {option.name for option in OPTIONS if not option.is_for("server")} == CLIENT_ONLY
+    assert {option.name for option in OPTIONS if not option.is_for("client")} == SERVER_ONLY
 
 
 def test_every_attribute_is_an_option() -> None:

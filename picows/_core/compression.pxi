@@ -1,5 +1,19 @@
 # Messages that are sent compressed (RFC 7692): which, and by what.
 
+cdef object agreed_compression(WSTransport transport, Connection connection):
+    """What was agreed on, as settings that say all of it; None: no compression.
+
+    Read once more out of the handshake, so that no connection has to keep it.
+    """
+    settings = connection.options.compression
+    if connection.deflater is None:
+        return None
+    if connection.is_client:
+        return deflate.check_answer(settings, transport.response.headers.getall("Sec-WebSocket-Extensions")).as_settings()
+    _, agreement = deflate.accept(settings, transport.request.headers.getall("Sec-WebSocket-Extensions"))
+    return agreement.as_settings()
+
+
 cdef inline int is_deflated(Connection connection, uint8_t first, Py_ssize_t size, compress) except -1:
     """Whether a data frame of a connection with compression is to be compressed."""
     if first & 0x0F == WSMsgType.CONTINUATION:

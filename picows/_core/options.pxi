@@ -26,6 +26,8 @@ cdef class ConnectionOptions:
         WSSlowPeerPolicy slow_peer
         double receive_timeout              # 0: none
         object compression                  # a WSDeflate or None
+        tuple subprotocols
+        object origins
         bint assemble_messages
         uint64_t max_message_size
         readonly Registry registry          # of a server; None for a client, and for who was accepted by others
@@ -53,3 +55,5 @@ cdef class ConnectionOptions:
         self.assemble_messages = settings.assemble_messages or settings.compression is not None
         self.max_message_size = settings.max_message_size
         self.compression = settings.compression
+        self.subprotocols = tuple(settings.subprotocols or ())
+        self.origins = None if settings.origins is None else tuple(settings.origins)

@@ -10,7 +10,7 @@ cdef class AsyncioProtocol(Connection):
         self.fd = -1
         self.debug = options.logger.isEnabledFor(PICOWS_DEBUG_LL)
         self.handshake = (ResponseReader(request, options.compression) if self.is_client
-                          else RequestReader(options.compression))
+                          else RequestReader(options.compression, options.subprotocols, options.origins))
         self.request = request
         reader_init(&self.reader, not self.is_client, options.max_frame_size)
 

@@ -140,6 +140,22 @@ cdef class WSTransport:
             return 0
         return queued(connection) + (connection.gathered.size if connection.gathered is not None else 0)
 
+    @property
+    def subprotocol(self):
+        """The subprotocol that both sides agreed on in the opening handshake (RFC 6455 1.9), None if there is none."""
+        response = self.response
+        if response is None or response.status != 101:
+            return None
+        return response.headers.get("Sec-WebSocket-Protocol")
+
+    @property
+    def compression(self):
+        """The compression that both sides agreed on, as the `WSDeflate` whose windows and context takeover are those in use.
+
+        None if there is none, `ws_connect` or the server having no ``compression``, or the peer not wanting it.
+        """
+        return None if self._connection is None else agreed_compression(self, <Connection>self._connection)
+
     @cython.binding(True)
     async def close(self, code=WSCloseCode.OK, reason=None, timeout=10):
         """Close the connection as the protocol wants it (RFC 6455 7.1.2): both sides say CLOSE, then the server ends TCP.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, NoReturn, cast
 
@@ -74,13 +75,17 @@ _OWN_REQUEST_HEADERS = frozenset(
 
 
 def create_request(
-    url: WSParsedURL, extra_headers: ExtraHeaders = None, compression: WSDeflate | None = None
+    url: WSParsedURL,
+    extra_headers: ExtraHeaders = None,
+    compression: WSDeflate | None = None,
+    subprotocols: Sequence[str] = (),
 ) -> WSUpgradeRequest:
     """The upgrade request for a URL, with a fresh random key (RFC 6455 section 4.1).
 
     :param extra_headers: sent behind the headers of the handshake. A Host and an Authorization
         replace what the URL says; Sec-WebSocket-Protocol and -Extensions are what is offered.
     :param compression: the compression to offer; -Extensions are then not for `extra_headers`
+    :param subprotocols: the subprotocols to offer; -Protocol is then not for `extra_headers`
 
     Raises ValueError for a header that is malformed or belongs to the handshake itself, TypeError
     for one that is no str.
@@ -91,6 +96,8 @@ def create_request(
             raise ValueError(f"extra_headers must not set {name}, it belongs to the handshake")
     if compression is not None and EXTENSIONS in extra:
         raise ValueError(f"extra_headers must not set {EXTENSIONS} where compression is offered")
+    if subprotocols and PROTOCOL in extra:
+        raise ValueError(f"extra_headers must not set {PROTOCOL} where subprotocols are offered")
     hosts = extra.popall(HOST, None)
     if hosts is not None and len(hosts) != 1:
         raise ValueError(f"extra_headers must not set Host more than once: {hosts!r}")
@@ -104,6 +111,8 @@ def create_request(
     )
     if compression is not None:
         headers.add(EXTENSIONS, deflate.offer(compression))
+    if subprotocols:
+        headers.add(PROTOCOL, ", ".join(subprotocols))
     headers.extend(extra)
     if url.user_info and "Authorization" not in headers:
         headers.add("Authorization", "Basic " + to_base64(":".join(url.user_info).encode()))

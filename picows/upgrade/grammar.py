@@ -22,6 +22,7 @@ MAX_HEADERS = 128
 
 ExtraHeaders = Union[Mapping[str, str], Iterable[tuple[str, str]], None]
 
+HTTP_1_0 = b"HTTP/1.0"
 HTTP_1_1 = b"HTTP/1.1"
 END_OF_HEAD = b"\r\n\r\n"
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 section 5.6.2
@@ -69,6 +70,7 @@ COOKIE = NAMES["Cookie"]
 EXTENSIONS = NAMES["Sec-WebSocket-Extensions"]
 HOST = NAMES["Host"]
 KEY = NAMES["Sec-WebSocket-Key"]
+ORIGIN = NAMES["Origin"]
 PROTOCOL = NAMES["Sec-WebSocket-Protocol"]
 UPGRADE = NAMES["Upgrade"]
 VERSION = NAMES["Sec-WebSocket-Version"]

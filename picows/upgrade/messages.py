@@ -34,9 +34,9 @@ _QUOTED = re.compile(r"\\(?:([0-3][0-7][0-7])|(.))")  # how `http.cookies` write
 class WSUpgradeRequest:
     """The HTTP request that asks for the upgrade to websocket.
 
-    :param method: always ``b"GET"`` in a websocket handshake
+    :param method: ``b"GET"``; what asks for no upgrade may have ``b"HEAD"`` or ``b"OPTIONS"`` as well
     :param path: the request target, query included
-    :param version: ``b"HTTP/1.1"``
+    :param version: ``b"HTTP/1.1"``; ``b"HTTP/1.0"`` too where no upgrade is asked for
     :param headers: names are case-insensitive, a name may occur more than once
 
     `target_path`, `query` and `cookies` are read out of these whenever they are asked for.

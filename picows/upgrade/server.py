@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import NoReturn
 
@@ -21,11 +22,14 @@ from .grammar import (
     END_OF_HEAD,
     EXTENSIONS,
     HOST,
+    HTTP_1_0,
     HTTP_1_1,
     KEY,
     MAX_HEAD_SIZE,
     MAX_HEADERS,
     NAMES,
+    ORIGIN,
+    PROTOCOL,
     TOKEN,
     TRANSFER_ENCODING,
     UPGRADE,
@@ -37,6 +41,7 @@ from .grammar import (
     has_token,
     head_fault,
     header_fault,
+    members,
     size_of_head,
 )
 from .messages import (
@@ -63,6 +68,13 @@ _HTTP_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _REQUEST_LINE = re.compile(
     rb"(?:\r\n)?GET (?=[^ ]{1,%d} )(%b) HTTP/1\.1\r\n" % (MAX_TARGET_SIZE, _TARGET_FORM)
 )
+# What else is for the listener factory to answer: health checks. HAProxy's are OPTIONS by HTTP/1.0, unless told otherwise.
+_METHODS = (b"GET", b"HEAD", b"OPTIONS")
+_ALLOW = {"Allow": "GET, HEAD, OPTIONS"}
+_CHECK_LINE = re.compile(
+    rb"(?:\r\n)?(GET|HEAD|OPTIONS) (?=[^ ]{1,%d} )(%b|(?<=OPTIONS )\*) (HTTP/1\.[01])\r\n"
+    % (MAX_TARGET_SIZE, _TARGET_FORM)
+)
 _HOST_VALUE = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 _KEY_VALUE = re.compile(r"[A-Za-z0-9+/]{22}==")
 _PART_OF_FIELD_LINE = re.compile(rb"(?:%b(?::[\t -~\x80-\xff]*\r?)?)?|\r" % TOKEN.encode())
@@ -72,13 +84,17 @@ class RequestReader:
     """Read one upgrade request, on the server side (RFC 6455 section 4.2.1).
 
     :param compression: the compression to agree to if the client offers it; None: none
+    :param subprotocols: those that may be agreed on, the best one first
+    :param origins: the origins that may ask for an upgrade, or patterns of them; None among them
+        stands for clients that name none. Without a list all may
 
     `request` is set once the request is complete; `accept` is then the value of
-    Sec-WebSocket-Accept that answers it, None when it is a plain GET that asks for no upgrade to
-    websocket; `rest` are the bytes behind its head; `agreement` is the compression agreed on, None if
-    there is none, and `extensions` the value of Sec-WebSocket-Extensions that says so.
+    Sec-WebSocket-Accept that answers it, None when it asks for no upgrade to websocket, or has a
+    method or a version that cannot; `rest` are the bytes behind its head; `agreement` is the compression agreed on, None if
+    there is none, and `extensions` the value of Sec-WebSocket-Extensions that says so; `subprotocol`
+    is the best one that the client offers, None if there is none.
 
-    A request has one form, which is quicker to match than llhttp and its callbacks are; why one
+    A request for an upgrade has one form, which is quicker to match than llhttp and its callbacks are; why one
     does not match is found out afterwards.
     """
 
@@ -86,22 +102,33 @@ class RequestReader:
         "_checked",
         "_compression",
         "_count",
+        "_origins",
         "_raw",
         "_reading",
+        "_subprotocols",
         "accept",
         "agreement",
         "extensions",
         "request",
         "rest",
+        "subprotocol",
     )
 
     request: WSUpgradeRequest
 
-    def __init__(self, compression: WSDeflate | None = None) -> None:
+    def __init__(
+        self,
+        compression: WSDeflate | None = None,
+        subprotocols: Sequence[str] = (),
+        origins: Sequence[str | re.Pattern[str] | None] | None = None,
+    ) -> None:
         self.accept: str | None = None
         self.agreement: Agreement | None = None
         self.extensions: str | None = None
+        self.subprotocol: str | None = None
         self._compression = compression
+        self._subprotocols = subprotocols
+        self._origins = origins
         self.rest = b""
         self._raw = b""
         self._checked = 0  # bytes of whole lines that were found right; 0 without a request line
@@ -131,15 +158,21 @@ class RequestReader:
             return False
 
         self._raw = received[:end]
-        line = _REQUEST_LINE.match(self._raw)
+        line = _REQUEST_LINE.match(self._raw) or _CHECK_LINE.match(self._raw)
         fields, lines_end = parse_fields(self._raw, line.end(), NAMES) if line else ([], 0)
         if line is None or lines_end != end - 2 or len(fields) > MAX_HEADERS:
             self._check_lines()
             self._refuse_head(400, BAD_FIELD_LINE)
         self.rest = received[end:]
         headers = CIMultiDict(fields)
-        self._check_headers(headers)
-        self.request = WSUpgradeRequest(b"GET", line[1], HTTP_1_1, headers)
+        if line.re is _REQUEST_LINE:
+            request = WSUpgradeRequest(b"GET", line[1], HTTP_1_1, headers)
+            self._check_message(request)
+            self._check_upgrade(headers)
+        else:
+            request = WSUpgradeRequest(line[1], line[2], line[3], headers)
+            self._check_message(request)
+        self.request = request
         self._release()
         return True
 
@@ -171,27 +204,34 @@ class RequestReader:
         if not _METHOD.fullmatch(parts[0]) and (line or complete):
             self._refuse_head(400, "the request line doesn't start with a method")
         if len(parts) > 1:
-            if parts[0] != b"GET":
-                self._refuse_head(405, "the method must be GET", {"Allow": "GET"})
+            if parts[0] not in _METHODS:
+                self._refuse_head(405, f"the method must be one of {_ALLOW['Allow']}", _ALLOW)
             if len(parts[1]) > MAX_TARGET_SIZE:
                 self._refuse_head(414, f"the request target is over {MAX_TARGET_SIZE} bytes")
-        if len(parts) > 2 and not _TARGET.fullmatch(parts[1]):
+        if (
+            len(parts) > 2
+            and not _TARGET.fullmatch(parts[1])
+            and parts[:2] != [b"OPTIONS", b"*"]  # RFC 9112 section 3.2.4
+        ):
             self._refuse_head(400, "the request target is neither a path nor a URL")
-        if complete and parts[2:] != [HTTP_1_1]:
+        if complete and parts[2:] not in ([HTTP_1_1], [HTTP_1_0]):
             if len(parts) > 2 and _HTTP_VERSION.fullmatch(parts[2]):
                 self._refuse_head(505, "the version must be HTTP/1.1")
             self._refuse_head(400, "the request line isn't 'GET target HTTP/1.1'")
         return end + 2 if complete else 0
 
-    def _check_headers(self, headers: CIMultiDict[str]) -> None:
+    def _check_message(self, request: WSUpgradeRequest) -> None:
+        headers = request.headers
         hosts = headers.getall(HOST, ())
-        if len(hosts) != 1 or not _HOST_VALUE.fullmatch(hosts[0]):
+        valid = len(hosts) == 1 and _HOST_VALUE.fullmatch(hosts[0])
+        if not valid and (hosts or request.version != HTTP_1_0):
             self._refuse_header(headers, HOST, "there must be one Host, a name or an address")
         if TRANSFER_ENCODING in headers:
-            self._refuse_header(headers, TRANSFER_ENCODING, "a GET request has no body here")
+            self._refuse_header(headers, TRANSFER_ENCODING, "a request has no body here")
         if has_length(headers):
-            self._refuse_header(headers, CONTENT_LENGTH, "a GET request has no body here")
+            self._refuse_header(headers, CONTENT_LENGTH, "a request has no body here")
 
+    def _check_upgrade(self, headers: CIMultiDict[str]) -> None:
         if not has_token(headers, UPGRADE, "websocket"):
             return
         if not has_token(headers, CONNECTION, "upgrade"):
@@ -209,6 +249,8 @@ class RequestReader:
         if len(keys) != 1 or not _KEY_VALUE.fullmatch(keys[0]):
             reason = "there must be one Sec-WebSocket-Key, 16 bytes in base64"
             self._refuse_header(headers, KEY, reason)
+        if self._origins is not None and not _is_among(self._origins, headers):
+            self._refuse_header(headers, ORIGIN, "the origin is not allowed here", 403)
         if self._compression is not None and EXTENSIONS in headers:
             try:
                 agreed = deflate.accept(self._compression, headers.getall(EXTENSIONS))
@@ -216,6 +258,9 @@ class RequestReader:
                 self._refuse_header(headers, EXTENSIONS, str(exc))
             if agreed is not None:
                 self.extensions, self.agreement = agreed
+        if self._subprotocols and PROTOCOL in headers:
+            offered = members(headers, PROTOCOL)
+            self.subprotocol = next((name for name in self._subprotocols if name in offered), None)
         self.accept = accept_value(keys[0])
 
     def _release(self) -> None:
@@ -231,7 +276,7 @@ class RequestReader:
             head_fault(raw, reason),
             raw.removesuffix(END_OF_HEAD),
             None,
-            _refusal(status, reason, extra_headers),
+            self._refusal(raw, status, reason, extra_headers),
         )
 
     def _refuse_header(
@@ -249,8 +294,15 @@ class RequestReader:
             *header_fault(headers, name, reason),
             raw.removesuffix(END_OF_HEAD),
             self.rest,
-            _refusal(status, reason, extra_headers),
+            self._refusal(raw, status, reason, extra_headers),
         )
+
+    @staticmethod
+    def _refusal(
+        raw: bytes, status: int, reason: str, extra_headers: dict[str, str] | None
+    ) -> WSUpgradeResponse:
+        is_head = raw.removeprefix(b"\r\n").startswith(b"HEAD ")
+        return _for_method(b"HEAD" if is_head else b"GET", _refusal(status, reason, extra_headers))
 
 
 def answer(
@@ -266,12 +318,13 @@ def answer(
     Raises ValueError for a response of the user's that cannot be sent.
     """
     listener: object | None
+    method = reader.request.method
     if result is None:
-        return _final(_refusal(404, "404 Not Found"))
+        return _final(method, _refusal(404, "404 Not Found"))
     if isinstance(result, WSUpgradeResponseWithListener):
         response, listener = result.response, result.listener
         if response.status != 101:
-            return _final(_closing(response))
+            return _final(method, _closing(response))
         if response.body:
             raise ValueError("a 101 response has no body (RFC 9110 section 6.4.1)")
         headers = checked_headers(response.headers)
@@ -279,16 +332,23 @@ def answer(
         headers, listener = None, result
 
     if reader.accept is None:
+        if method == b"OPTIONS":
+            allowed = WSUpgradeResponse(HTTPStatus.NO_CONTENT, CIMultiDict(_ALLOW))
+            return _final(method, _closing(allowed))
         reason = "this is a websocket endpoint, the request asked for no upgrade"
-        return _final(_refusal(426, reason, {"Upgrade": "websocket"}))
+        if has_token(reader.request.headers, UPGRADE, "websocket"):
+            reason = "an upgrade to websocket needs GET and HTTP/1.1"
+        return _final(method, _refusal(426, reason, {"Upgrade": "websocket"}))
     complete = CIMultiDict((*UPGRADE_FIELDS, (ACCEPT, reader.accept)))
     accepting = WSUpgradeResponse(SWITCHING_PROTOCOLS, complete)
+    if headers is None and reader.extensions is None and reader.subprotocol is None:
+        return accepting, _PLAIN_ANSWER % reader.accept.encode(), listener
     if reader.extensions is not None:
         complete.add(EXTENSIONS, reader.extensions)
         if headers is not None and EXTENSIONS in headers:
             raise ValueError(f"a response must not set {EXTENSIONS} where compression was agreed on")
-    elif headers is None:
-        return accepting, _PLAIN_ANSWER % reader.accept.encode(), listener
+    if reader.subprotocol is not None and (headers is None or PROTOCOL not in headers):
+        complete.add(PROTOCOL, reader.subprotocol)
     if headers is not None:
         for name in (CONTENT_LENGTH, TRANSFER_ENCODING):
             if name in headers:
@@ -299,8 +359,31 @@ def answer(
     return accepting, accepting.to_bytes(), listener
 
 
-def _final(response: WSUpgradeResponse) -> tuple[WSUpgradeResponse, bytes, None]:
+def _is_among(
+    origins: Sequence[str | re.Pattern[str] | None], headers: CIMultiDict[str]
+) -> bool:
+    named = headers.getall(ORIGIN, [])
+    if len(named) > 1:
+        return False
+    origin = named[0] if named else None
+    return origin in origins or (
+        origin is not None
+        and any(isinstance(each, re.Pattern) and each.fullmatch(origin) for each in origins)
+    )
+
+
+def _final(
+    method: bytes, response: WSUpgradeResponse
+) -> tuple[WSUpgradeResponse, bytes, None]:
+    response = _for_method(method, response)
     return response, response.to_bytes(), None
+
+
+def _for_method(method: bytes, response: WSUpgradeResponse) -> WSUpgradeResponse:
+    """HEAD gets the headers only, Content-Length too (RFC 9110 section 9.3.2)."""
+    if method == b"HEAD":
+        response.body = None
+    return response
 
 
 def _refusal(

@@ -60,6 +60,13 @@ COMMON = [
     ("max_message_size", 0, ValueError),
     ("max_message_size", 1e6, TypeError),
     ("compression", True, TypeError),
+    ("subprotocols", "v1", TypeError),
+    ("subprotocols", b"v1", TypeError),
+    ("subprotocols", {"v1"}, TypeError),
+    ("subprotocols", ["v1", b"v2"], TypeError),
+    ("subprotocols", ["v1, v2"], ValueError),
+    ("subprotocols", [""], ValueError),
+    ("subprotocols", ["v1", "v2", "v1"], ValueError),
 ]
 
 CLIENT = [
@@ -86,6 +93,14 @@ SERVER = [
     ("host", b"localhost", TypeError),
     ("host", ["localhost", 5], TypeError),
     ("host", [], ValueError),
+    ("origins", "https://example.com", TypeError),
+    ("origins", ["https://example.com", b"https://example.com"], TypeError),
+    ("origins", [re.compile(b"https://.*")], TypeError),
+    ("origins", ["https://example.com/"], ValueError),
+    ("origins", ["https://Example.com"], ValueError),
+    ("origins", ["example.com"], ValueError),
+    ("origins", ["*"], ValueError),
+    ("origins", ["https://*.example.com"], ValueError),
     ("port", "80", TypeError),
     ("port", True, TypeError),
     ("port", -1, ValueError),

@@ -56,6 +56,7 @@ COMMON = {
     "assemble_messages": False,
     "max_message_size": 10 * MIB,
     "compression": None,
+    "subprotocols": None,
     "kwargs": NONE_GIVEN,
 }
 CLIENT = {
@@ -76,6 +77,7 @@ SERVER = {
     "ws_listener_factory": NONE_GIVEN,
     "host": None,
     "port": None,
+    "origins": None,
     "auto_ping_idle_timeout": 20,
     "auto_ping_reply_timeout": 20,
 }

@@ -156,7 +156,7 @@ MANY_HEADERS = "\r\n".join(f"X-{i}: {i}" for i in range(200))
 
 REFUSED = {
     "no HTTP": (b"\x16\x03\x01 junk\r\n\r\n", 400),
-    "HTTP/1.0": (request(version="HTTP/1.0"), 505),
+    "HTTP/1.2": (request(version="HTTP/1.2"), 505),
     "HTTP/2.0": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", None),
     "POST": (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi", 405),
     "no host": (request(without="Host"), 400),
