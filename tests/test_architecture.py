@@ -49,9 +49,7 @@ ARROWS: dict[str, set[str]] = {
     "web.dispatch": {
         "upgrade", "web.exceptions", "web.exchange", "web.injection", "web.responses", "web.routing", "web.status", "web.websocket",
     },
-    "web.asgi": {
-        "upgrade", "web.dispatch", "web.exceptions", "web.exchange", "web.responses", "web.status", "web.websocket",
-    },
+    "web.asgi": {"upgrade", "web.dispatch", "web.exceptions", "web.exchange", "web.status", "web.websocket"},
     "web.serving": {
         "picows", "server", "upgrade",
         "web._stream", "web.dispatch", "web.exceptions", "web.exchange", "web.responses", "web.status", "web.websocket",

@@ -10,7 +10,6 @@ from . import status
 from .dispatch import Dispatcher
 from .exceptions import WebSocketDisconnect
 from .exchange import exchange_of_scope, raw_headers
-from .responses import not_allowed
 from .websocket import ExtraHeaders, Message
 
 Event = MutableMapping[str, Any]
@@ -28,10 +27,7 @@ async def serve_scope(
         await receive()  # websocket.connect
         await dispatcher.websocket(exchange_of_scope(scope), ASGIChannel(scope, receive, send))
     elif kind == "http":
-        if scope["method"] in ("GET", "HEAD"):
-            response = await dispatcher.get(exchange_of_scope(scope))
-        else:
-            response = not_allowed("the method must be GET", "GET")
+        response = await dispatcher.get(exchange_of_scope(scope))
         await respond("http.response", response, send)
     elif kind == "lifespan":
         await live(receive, send)
@@ -51,7 +47,7 @@ async def live(receive: Receive, send: Send) -> None:
 async def respond(kind: str, response: WSUpgradeResponse, send: Send) -> None:
     body = response.body or b""
     headers = raw_headers(response.headers.items())
-    if "Content-Length" not in response.headers:
+    if "Content-Length" not in response.headers and response.status != 204:
         headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": f"{kind}.start", "status": int(response.status), "headers": headers})
     await send({"type": f"{kind}.body", "body": body})

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
+from multidict import CIMultiDict
+
 from ..upgrade import WSUpgradeRequest, WSUpgradeResponse
 from . import status
 from .exceptions import WebSocketDisconnect, WebSocketProtocolError
@@ -32,6 +34,8 @@ class Call:
         self.websocket = websocket
         self.response: WSUpgradeResponse | None = None
 
+
+_PAGES = "GET, HEAD, OPTIONS"
 
 # Who asks for one of these is called for nothing else.
 _WEBSOCKET: dict[type, Source] = {WebSocket: lambda call: call.websocket}
@@ -130,7 +134,13 @@ class Dispatcher:
             await ws._close(status.WS_1011_INTERNAL_ERROR, "", response)
 
     async def get(self, exchange: Exchange) -> WSUpgradeResponse:
-        """The answer to a plain request."""
+        """The answer to a plain request; for HEAD too, whose server leaves out the body."""
+        method = exchange.request.method
+        if method == b"OPTIONS":
+            # What load balancers ask whether the server is there.
+            return WSUpgradeResponse(HTTPStatus.NO_CONTENT, CIMultiDict(Allow=_PAGES))
+        if method not in (b"GET", b"HEAD"):
+            return not_allowed(f"the method must be one of {_PAGES}", _PAGES)
         found = self._router.find(GET, exchange.path)
         if found is None:
             return self._no_route(WEBSOCKET, exchange)

@@ -60,8 +60,12 @@ def tokens(request: WSUpgradeRequest, name: str) -> list[str]:
 
 
 def exchange_of_request(request: WSUpgradeRequest) -> Exchange:
-    upgrades = "websocket" in (token.lower() for token in tokens(request, "Upgrade"))
-    kind = "websocket" if upgrades else "http"
+    kind = "http"
+    # Nothing else can be upgraded.
+    if (request.method, request.version) == (b"GET", b"HTTP/1.1") and "websocket" in (
+        token.lower() for token in tokens(request, "Upgrade")
+    ):
+        kind = "websocket"
     # Asked for now, because handlers ask when the client has gone.
     client = address(request.get_extra_info("peername"))
     return Exchange(kind, request, request.target_path, client)
@@ -80,7 +84,7 @@ def scope_of(exchange: Exchange) -> ASGIScope:
     scope = ASGIScope(
         type=exchange.kind,
         asgi={"version": "3.0", "spec_version": "2.4"},
-        http_version="1.1",
+        http_version=request.version.decode().removeprefix("HTTP/"),
         scheme=("ws" if websocket else "http") + "s" * secure,
         path=exchange.path,
         raw_path=raw_path,
@@ -95,7 +99,7 @@ def scope_of(exchange: Exchange) -> ASGIScope:
     if websocket:
         scope["subprotocols"] = exchange.subprotocols()
     else:
-        scope["method"] = "GET"
+        scope["method"] = request.method.decode()
     return scope
 
 
@@ -107,7 +111,8 @@ def exchange_of_scope(given: dict[str, Any]) -> Exchange:
     if scope.get("query_string"):
         target += b"?" + scope["query_string"]
     headers = CIMultiDict((as_str(name), as_str(value)) for name, value in scope["headers"])
-    request = WSUpgradeRequest(b"GET", target, b"HTTP/1.1", headers)
+    method: str = scope.get("method", "GET")
+    request = WSUpgradeRequest(method.encode(), target, b"HTTP/1.1", headers)
     if path == root or path.startswith(root + "/"):
         path = path[len(root) :] or "/"
     client = scope.get("client")

@@ -179,7 +179,7 @@ def test_a_head_of_a_page() -> None:
     head, _ = events(app, scope(kind="http", method="HEAD"))
     assert (head["status"], dict(head["headers"])[b"content-length"]) == (200, b"4")
     head, _ = events(app, scope(kind="http", method="PUT"))
-    assert (head["status"], dict(head["headers"])[b"allow"]) == (405, b"GET")
+    assert (head["status"], dict(head["headers"])[b"allow"]) == (405, b"GET, HEAD, OPTIONS")
 
 
 def test_a_handler_that_is_cancelled_says_so() -> None:

@@ -116,6 +116,10 @@ def test_pages(place: Place) -> None:
             assert (status, headers["location"]) == (302, "/html")
             assert (await served.get("/empty"))[::2] == (204, b"")
             assert (await served.get("/html", "POST"))[0] == 405
+            status, headers, body = await served.get("/html", "HEAD")
+            assert (status, headers["content-length"], body) == (200, "10", b"")
+            status, headers, body = await served.get("/html", "OPTIONS")
+            assert (status, headers["allow"], body) == (204, "GET, HEAD, OPTIONS", b"")
 
     place.run(test())
 
