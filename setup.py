@@ -85,6 +85,11 @@ def extensions():
             ["picows/_asgi.pyx"],
             depends=interface("picows/_streams.pxd", "picows/picows.pxd"),
         ),
+        Extension(
+            "picows.web._stream",
+            ["picows/web/_stream.pyx"],
+            depends=interface("picows/_streams.pxd", "picows/picows.pxd"),
+        ),
     ]
     if switched_on("PICOWS_BUILD_EXAMPLES"):
         modules += [

@@ -42,8 +42,29 @@ ARROWS: dict[str, set[str]] = {
     "adopt": {"deflate", "picows", "server", "settings"},
     "uvicorn": {"_asgi", "deflate", "errors", "picows", "settings", "upgrade"},
     "api": {"client", "picows", "proxy", "server", "settings", "upgrade"},
+    "web.status": set(),
+    "web.exceptions": {"web.status"},
+    "web.jsons": set(),
+    "web.injection": set(),
+    "web.routing": set(),
+    "web._stream": {"_streams", "picows", "web.exceptions", "web.status"},
+    "web.exchange": {"upgrade"},
+    "web.responses": {"upgrade", "web.jsons"},
+    "web.websocket": {"upgrade", "web.exceptions", "web.exchange", "web.jsons", "web.status"},
+    "web.dispatch": {
+        "upgrade", "web.exceptions", "web.exchange", "web.injection", "web.responses", "web.routing", "web.status", "web.websocket",
+    },
+    "web.asgi": {"upgrade", "web.dispatch", "web.exceptions", "web.exchange", "web.status", "web.websocket"},
+    "web.serving": {
+        "picows", "server", "upgrade",
+        "web._stream", "web.dispatch", "web.exceptions", "web.exchange", "web.responses", "web.status", "web.websocket",
+    },
+    "web.app": {"server", "web.asgi", "web.dispatch", "web.routing", "web.serving"},
+    "web": {
+        "upgrade", "web.app", "web.exceptions", "web.exchange", "web.routing", "web.status", "web.websocket",
+    },
     "__init__": {"adopt", "busy_poll", "client", "deflate", "errors", "picows", "reconnect", "server", "upgrade", "url"},
-}
+}  # fmt: skip
 
 # Which parts of the compiled module may use the functions, classes and values of which others; in the order in which
 # picows.pyx includes them. (The classes that picows.pxd declares, and those that picows.pyx does, are no part's own.)

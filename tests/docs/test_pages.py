@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import picows
+import picows.web
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -60,6 +61,13 @@ def test_the_reference_has_every_public_name() -> None:
     assert {automatic or listed for automatic, listed in named} == set(picows.__all__)
 
 
+def test_the_reference_has_every_name_of_the_web() -> None:
+    text = (DOCS / "reference" / "web.rst").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\.\. auto\w+:: picows\.web\.(\w+)$|``(?:picows\.web\.)?([A-Za-z]+)``", text, re.MULTILINE))
+    assert {automatic or listed for automatic, listed in named} >= set(picows.web.__all__)
+    assert set(re.findall(r"``(WS_1\w+)``", text)) == {name for name in vars(picows.web.status) if name.startswith("WS_")}
+
+
 def test_the_reference_has_every_method_and_attribute() -> None:
     for page, cls in (("frame", picows.WSFrame), ("transport", picows.WSTransport), ("listener", picows.WSListener)):
         text = (DOCS / "reference" / f"{page}.rst").read_text(encoding="utf-8")
@@ -69,6 +77,6 @@ def test_the_reference_has_every_method_and_attribute() -> None:
 
 def test_every_example_is_shown() -> None:
     shown = re.findall(r"literalinclude:: \.\./examples/(\S+)", (DOCS / "examples.rst").read_text(encoding="utf-8"))
-    sources = {path.name for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".pyx")}
+    sources = {path.name for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".pyx", ".html")}
     assert set(shown) == sources - {"__init__.py"}
     assert len(shown) == len(set(shown))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -14,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import websockets
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from tests.connection.proxies import SCHEMES, USER_INFO, running_proxy
@@ -275,6 +278,41 @@ def test_what_one_says_all_hear(start: Start) -> None:
     server.wait_for("0 in the room")
     server.interrupt()
     server.finish()
+
+
+def test_people_talk_in_rooms(start: Start) -> None:
+    """The page and its browser: tests/web/test_browser.py."""
+    server = start("web_chat", 0)
+    url = server.url()
+
+    async def talk() -> None:
+        address = f"ws{url.removeprefix('http')}rooms"
+        async with contextlib.AsyncExitStack() as stack:
+            anna, bert, carl = [
+                await stack.enter_async_context(websockets.connect(f"{address}/{room}", proxy=None))
+                for room in ("tea", "tea", "coffee")
+            ]
+            for people, text in (([anna, bert], "hello"), ([bert, anna], "and you"), ([carl], "alone")):
+                await people[0].send(json.dumps({"name": "somebody", "text": text}))
+                for person in people:
+                    assert json.loads(await person.recv()) == {"name": "somebody", "text": text}
+            await bert.close()
+            await anna.send('"still here"')
+            assert await anna.recv() == '"still here"'
+
+    asyncio.run(talk())
+    assert "<title>Chat</title>" in fetch(url)
+    server.interrupt()
+    server.finish()
+
+
+def fetch(url: str) -> str:
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port)
+    connection.request("GET", "/")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return text
 
 
 def test_a_client_that_does_not_listen_has_to_go(start: Start) -> None:

@@ -16,7 +16,7 @@ BUILT = (".so", ".pyd", ".o", ".c", ".html", ".pyc")
 
 
 def test_the_compiled_modules_are_the_installed_ones(installation: Installation) -> None:
-    names = ("_messages", "_streams", "picows", "upgrade._fields")
+    names = ("_messages", "_streams", "picows", "upgrade._fields", "web._stream")
     imports = ", ".join(f"picows.{name}" for name in names)
     printed = installation.run("-c", f"import {imports}; print(*(module.__file__ for module in ({imports})))")
     for file, name in zip(printed.split(), names):
@@ -40,7 +40,7 @@ def test_the_wheel_holds_what_cython_and_type_checkers_read(installation: Instal
     assert {"picows/picows.pxd", "picows/picows.pyi", "picows/py.typed"} <= sources
     assert sources <= names
     extensions = {name for name in names if name.endswith(sysconfig.get_config_var("EXT_SUFFIX"))}
-    compiled = {"picows/_messages", "picows/_streams", "picows/picows", "picows/upgrade/_fields"}
+    compiled = {"picows/_messages", "picows/_streams", "picows/picows", "picows/upgrade/_fields", "picows/web/_stream"}
     assert {name.split(".")[0] for name in extensions} == compiled
     metadata = {name for name in names if ".dist-info/" in name}
     assert names - metadata - extensions == sources

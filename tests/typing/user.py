@@ -29,6 +29,7 @@ from picows import (
     ws_create_server,
     ws_reconnect,
 )
+from picows.web import ASGIScope, ASyncApp, Route, WebSocket, WebSocketDisconnect, status
 
 
 class Client(WSListener):
@@ -147,3 +148,25 @@ async def stay_connected() -> None:
         async for transport, _ in connections:
             print(transport, next(backoff.delays()))
             await connections.aclose()
+
+
+async def handler(ws: WebSocket, room: str, n: int, scope: ASGIScope) -> None:
+    await ws.connect("chat" if "chat" in ws.subprotocols else None)
+    try:
+        message: str | bytes = await asyncio.wait_for(ws.receive(), 5)
+        await asyncio.create_task(ws.send(message))
+        await ws.send_json({"room": room, "n": n, "path": scope["path"], "client": ws.client})
+        async for other in ws:
+            print(len(other))
+    except WebSocketDisconnect as end:
+        code: int = end.code
+        print(code, end.reason, ws.query_params.get("q"), ws.headers["Host"])
+    await ws.close(status.WS_1001_GOING_AWAY)
+
+
+app = ASyncApp([Route("/{room}/{n:int}", handler), Route("/", "GET", lambda: "page", name="page")], event_hooks=[object()])
+
+
+async def serve_web() -> None:
+    web_server: picows.WSServer = await app.serve("127.0.0.1", 0, max_message_size=1000)
+    await web_server.wait_closed()
