@@ -12,6 +12,7 @@ from cpython.object cimport PyObject, PyObject_GenericSetAttr
 from picows._streams cimport MessageStream
 from picows.picows cimport WSFrame, WSMsgType, WSTransport
 
+from .._errors import shown_response
 from ..datastructures import Headers
 from ..exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK, ProtocolError
 from ..frames import Close, CloseCode
@@ -536,14 +537,6 @@ cdef bytes control_payload(data):
     return payload
 
 
-# The opening handshake as `websockets` shows it.
-
 def shown_request(request):
     """A `WSUpgradeRequest` as a `Request`."""
     return Request(request.path.decode(), Headers(request.headers.items()))
-
-
-def shown_response(response):
-    """A `WSUpgradeResponse` as a `Response`."""
-    status = response.status
-    return Response(int(status), status.phrase, Headers(response.headers.items()), response.body or b"")
