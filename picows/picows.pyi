@@ -7,7 +7,7 @@ from typing import Final, final
 from typing_extensions import Buffer, Self, disjoint_base
 
 from .settings import Settings
-from .upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
+from .upgrade import WSUpgradeRequest, WSUpgradeResponse
 
 PICOWS_DEBUG_LL: Final[int]
 
@@ -184,7 +184,7 @@ class ConnectionOptions:
     def __init__(
         self,
         settings: Settings,
-        listener_factory: Callable[..., WSListener | WSUpgradeResponseWithListener | None],
+        listener_factory: Callable[..., object],
         registry: Registry | None = None,
     ) -> None: ...
     @property

@@ -76,7 +76,8 @@ PARTS: dict[str, set[str]] = {
     "registry": {"closing", "connection", "marks", "timers"},
     "handshake": {"closing", "connection", "failure", "keepalive", "memory", "receive", "registry", "send", "states", "timers"},
     "protocol": {
-        "closing", "connection", "failure", "handshake", "marks", "memory", "options", "receive", "registry", "timers",
+        "closing", "connection", "failure", "handshake", "marks", "memory", "options", "receive", "registry", "states",
+        "timers",
     },
     "adopt": {"closing", "marks", "memory", "protocol"},
     "transport": {"closing", "compression", "connection", "flow", "keepalive", "marks", "send", "timers"},

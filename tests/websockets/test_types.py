@@ -182,9 +182,9 @@ def test_what_errors_hold() -> None:
     closed = ConnectionClosedOK(OK, AWAY, True)
     assert (closed.rcvd, closed.sent, closed.rcvd_then_sent) == (OK, AWAY, True)
     assert ConnectionClosed(None, None).rcvd_then_sent is None
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="is deprecated"):
         assert closed.code == 1000
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="is deprecated"):
         assert ConnectionClosed(None, None).code == 1006
     assert InvalidStatus(NOT_FOUND).response is NOT_FOUND
     header = InvalidHeaderFormat("A", "expected token", "head", 3)
@@ -346,7 +346,7 @@ def test_what_is_no_uri_of_a_websocket(uri: Any) -> None:
 
 def test_a_port_that_is_none() -> None:
     for uri in ("ws://h:99999/", "ws://h:x/"):
-        with pytest.raises(ValueError, match="[Pp]ort"):
+        with pytest.raises(ValueError, match=r"[Pp]ort"):
             parse_uri(uri)
 
 
@@ -406,7 +406,8 @@ def test_what_is_no_parameter(header: str, error: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "error"), [("abc", TypeError), (1, TypeError), (None, TypeError), ([1], TypeError), (["a b"], ValueError), ([""], ValueError)]
+    ("value", "error"),
+    [("abc", TypeError), (1, TypeError), (None, TypeError), ([1], TypeError), (["a b"], ValueError), ([""], ValueError)],
 )
 def test_what_is_no_list_of_subprotocols(value: Any, error: type[Exception]) -> None:
     headers.validate_subprotocols(["a", "b"])  # type: ignore[list-item]
