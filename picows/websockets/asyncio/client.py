@@ -206,6 +206,8 @@ class connect:
     def _options(self) -> ConnectionOptions:
         """What all connections of this object have in common; whatever is wrong raises here."""
         check_limits(**self._connection_options)
+        if isinstance(self.logger, str):
+            raise TypeError(f"logger must be a logger or None, got {self.logger!r}")
         if not callable(self._create_connection):
             raise TypeError(f"create_connection must be callable, got {self._create_connection!r}")
         max_message_size, max_frame_size = message_limits(self._max_size)
@@ -402,6 +404,8 @@ def _socket_factory(kwargs: dict[str, Any]) -> SocketFactory | None:
     """What gives the socket, if there is one already, or it is a Unix one; takes its arguments out."""
     sock = kwargs.pop("sock", None)
     unix, path = kwargs.pop("unix", False), kwargs.pop("path", None)
+    if sock is not None and not isinstance(sock, socket.socket):
+        raise TypeError(f"sock must be a socket.socket, got {sock!r}")
     if unix:
         if path is None and sock is None:
             raise ValueError("no path and sock were specified")

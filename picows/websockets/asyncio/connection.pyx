@@ -39,6 +39,9 @@ cdef enum:
 # The codes that end an ``async for`` without an error.
 cdef tuple OK_CODES = (1000, 1001, NO_STATUS)
 
+# The codes by which the connection itself answers what the peer did wrong.
+cdef tuple FAULT_CODES = (1002, 1007, 1009)
+
 # With how many bytes of messages the socket is not read any more, however few they are.
 cdef object QUEUE_BYTES = 1024 * 1024
 
@@ -354,6 +357,8 @@ cdef class Connection(MessageStream):
         if self.fragmenting is not None:
             code, reason = CloseCode.INTERNAL_ERROR, "close during fragmented message"
         try:
+            if code == 0:
+                raise ValueError("code is 0, expected 1000 to 4999, or None for none")
             self._transport.send_close(0 if code is None else code, reason or None)
         except ValueError as error:
             raise ProtocolError(str(error)) from error
@@ -386,7 +391,7 @@ cdef class Connection(MessageStream):
         if received is None:
             if sent is None:
                 error.__cause__ = EOFError("unexpected end of stream")
-            elif not self.closing:
+            elif not self.closing and sent.code in FAULT_CODES:
                 error.__cause__ = ProtocolError(sent.reason)
         return error
 
