@@ -36,6 +36,15 @@ cdef class MessageStream(WSListener):
         int sent_in_a_row       # since anybody has waited
         object cork             # what is sent gathers while there is one
         bint cork_is_bounded    # by a call_soon that will remove it
+
+        # Keepalive: seconds, and 0 for no pings and for no limit.
+        double ping_interval, ping_timeout
+        object keepalive        # what the last ping of it carries, random bytes
+        double keepalive_sent
+        object keepalive_timer
+        dict pings              # payloads to when they were sent and who waits for the pong; None until one is sent
+        readonly double latency     # between the last ping and its pong, 0 before
+
         readonly bint ended     # no more messages come; those that wait can still be taken
         bint tells_end_late     # a send that cannot go out any more waits for the end before it raises
 

@@ -1,6 +1,8 @@
 """Messages to await: the engine of all coroutine interfaces. It keeps their only queue, waiters and flow control."""
 
 import asyncio
+import os
+from time import monotonic
 
 cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
@@ -12,7 +14,7 @@ from cpython.unicode cimport PyUnicode_CheckExact
 
 from picows.picows cimport WSFrame, WSListener, WSMsgType, WSTransport
 
-from .arguments import check_int
+from .arguments import check_int, check_seconds
 
 cdef extern from "Python.h":
     """
@@ -42,6 +44,7 @@ cdef enum:
     MAX_SENT_IN_A_ROW = 128
     NO_STATUS = 1005
     ABNORMAL_CLOSURE = 1006
+    KEEPALIVE_FAILED = 1011
 
 cdef enum Kind:
     RECV
@@ -155,6 +158,51 @@ cdef class MessageStream(WSListener):
             if not self._transport.is_disconnected:
                 raise
 
+    def keep_alive(self, interval, timeout):
+        """Look for a dead peer from now on, until a CLOSE was sent or received.
+
+        Every `interval` seconds a PING is sent, the first one when that time is over. If none of its PONG comes within
+        `timeout` seconds: CLOSE 1011 with the reason ``keepalive ping timeout``, and the connection is aborted; `sent` of the
+        transport's `close_handshake` tells it. Time in which the socket is not read does not count.
+
+        :param interval: seconds, None or 0: no pings
+        :param timeout: seconds, None: no limit
+        """
+        check_connected(self, "keep_alive")
+        if interval is None or interval == 0:
+            return
+        check_seconds("interval", interval)
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        self.ping_interval = interval
+        self.ping_timeout = timeout or 0
+        self.keepalive_sent = monotonic()
+        set_keepalive_timer(self, interval)
+
+    def send_ping(self, bytes payload not None, waiter=None):
+        """Send a PING, and remember it until its PONG comes, or that of a later one (RFC 6455 5.5.3).
+
+        :param waiter: a future: its result will be the seconds that the reply took; or what :meth:`end_error` returns
+        :returns: False when one with the same payload is waited for already; then nothing is sent
+        :raises ValueError: when `payload` has more than 125 bytes
+        :raises Exception: what :meth:`end_error` returns, when the connection cannot send any more
+        """
+        check_connected(self, "send_ping")
+        if self.ended or self._transport.is_close_frame_sent:
+            raise self.end_error()
+        if self.pings is None:
+            self.pings = {}
+        if payload in self.pings:
+            return False
+        self.pings[payload] = monotonic(), waiter
+        try:
+            self._transport.send_ping(payload)
+        except BaseException:
+            if self.pings is not None:
+                self.pings.pop(payload, None)
+            raise
+        return True
+
     # What classes on top override.
 
     cdef object message_of(self, WSFrame frame):
@@ -167,7 +215,7 @@ cdef class MessageStream(WSListener):
         """Called for a PING that the connection does not answer itself."""
 
     cpdef pong_received(self, WSFrame frame):
-        """Called for a PONG that the connection has not waited for."""
+        """Called for a PONG that acknowledges no ping of :meth:`send_ping`."""
 
     cpdef close_received(self, WSFrame frame):
         """Called for the peer's CLOSE; all messages before it wait or were taken."""
@@ -234,6 +282,7 @@ cdef class MessageStream(WSListener):
             self.ended = True
             wake_receiver(self)
             wake_senders(self)
+            forget_pings(self)
         return 0
 
     # What the connection calls.
@@ -256,7 +305,8 @@ cdef class MessageStream(WSListener):
         elif frame.msg_type == WSMsgType.PING:
             self.ping_received(frame)
         elif frame.msg_type == WSMsgType.PONG:
-            self.pong_received(frame)
+            if not acknowledge(self, frame):
+                self.pong_received(frame)
         elif frame.msg_type == WSMsgType.CLOSE:
             self.close_received(frame)
 
@@ -430,6 +480,8 @@ cdef int write_gathered(MessageStream stream) except -1:
         cork.__exit__(None, None, None)
     return 0
 
+
+include "_streams_pings.pxi"
 
 # What recv, send and drain return. A coroutine of Python or Cython would do the same in two objects instead of one, each
 # made anew for each call; and most calls need not wait.

@@ -62,7 +62,7 @@ def test_messages_and_their_places_are_freed_when_they_are_taken(net: Network) -
 
 @over_tcp_and_tls
 @pytest.mark.parametrize("ending", ["close", "abort"])
-@pytest.mark.parametrize("busy", ["idle", "receiving", "with messages left", "sending", "gathering"])
+@pytest.mark.parametrize("busy", ["idle", "kept alive", "receiving", "with messages left", "sending", "gathering"])
 def test_a_finished_stream_is_freed_by_reference_counting(net: Network, ending: str, busy: str) -> None:
     async def use(watch: Watch) -> None:
         # A factory that kept the stream would be a cycle of its own: the transport refers to it.
@@ -78,6 +78,10 @@ def test_a_finished_stream_is_freed_by_reference_counting(net: Network, ending: 
                 tasks = [asyncio.ensure_future(receive(client)), asyncio.ensure_future(receive(server))]
             elif busy == "sending":
                 tasks = [asyncio.ensure_future(flood(server))]
+            elif busy == "kept alive":
+                for stream in (client, server):
+                    stream.keep_alive(20, 20)
+                    stream.send_ping(b"ping", asyncio.get_running_loop().create_future())
             else:
                 for i in range(20 * (busy != "idle")):
                     await client.send(str(i))

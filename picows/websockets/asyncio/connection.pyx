@@ -12,6 +12,7 @@ from cpython.object cimport PyObject, PyObject_GenericSetAttr
 from picows._streams cimport MessageStream
 from picows.picows cimport WSFrame, WSMsgType, WSTransport
 
+from .._errors import shown_response
 from ..datastructures import Headers
 from ..exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK, ProtocolError
 from ..frames import Close, CloseCode
@@ -37,6 +38,9 @@ cdef enum:
 
 # The codes that end an ``async for`` without an error.
 cdef tuple OK_CODES = (1000, 1001, NO_STATUS)
+
+# The codes by which the connection itself answers what the peer did wrong.
+cdef tuple FAULT_CODES = (1002, 1007, 1009)
 
 # With how many bytes of messages the socket is not read any more, however few they are.
 cdef object QUEUE_BYTES = 1024 * 1024
@@ -358,6 +362,8 @@ cdef class Connection(MessageStream):
         if self.fragmenting is not None:
             code, reason = CloseCode.INTERNAL_ERROR, "close during fragmented message"
         try:
+            if code == 0:
+                raise ValueError("code is 0, expected 1000 to 4999, or None for none")
             self._transport.send_close(0 if code is None else code, reason or None)
         except ValueError as error:
             raise ProtocolError(str(error)) from error
@@ -390,7 +396,7 @@ cdef class Connection(MessageStream):
         if received is None:
             if sent is None:
                 error.__cause__ = EOFError("unexpected end of stream")
-            elif not self.closing:
+            elif not self.closing and sent.code in FAULT_CODES:
                 error.__cause__ = ProtocolError(sent.reason)
         return error
 
@@ -554,14 +560,6 @@ cdef bytes control_payload(data):
     return payload
 
 
-# The opening handshake as `websockets` shows it.
-
 def shown_request(request):
     """A `WSUpgradeRequest` as a `Request`."""
     return Request(request.path.decode(), Headers(request.headers.items()))
-
-
-def shown_response(response):
-    """A `WSUpgradeResponse` as a `Response`."""
-    status = response.status
-    return Response(int(status), status.phrase, Headers(response.headers.items()), response.body or b"")
