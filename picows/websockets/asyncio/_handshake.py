@@ -11,7 +11,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 
 from ...upgrade import (
     WSUpgradeRequest,
@@ -45,6 +45,9 @@ SelectSubprotocol = Callable[[ServerConnection, Sequence[Subprotocol]], Optional
 
 _FAILED = "Failed to open a WebSocket connection"
 _SWITCHING = HTTPStatus.SWITCHING_PROTOCOLS
+
+# One object each for all connections: an open connection keeps its response.
+_DATE, _SERVER = istr("Date"), istr("Server")
 
 
 class Handshake:
@@ -91,9 +94,9 @@ class Handshake:
 
     def _accepted_at_once(self, connection: ServerConnection) -> WSUpgradeResponseWithListener:
         """What nearly every request gets; neither `Headers` nor a `Response` is made for it."""
-        headers = CIMultiDict([("Date", self._now())])
+        headers = CIMultiDict([(_DATE, self._now())])
         if self._server_header is not None:
-            headers.add("Server", self._server_header)
+            headers.add(_SERVER, self._server_header)
         return WSUpgradeResponseWithListener(WSUpgradeResponse(_SWITCHING, headers), connection)
 
     async def _decide(self, connection: ServerConnection) -> WSUpgradeResponseWithListener:

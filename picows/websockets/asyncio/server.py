@@ -37,6 +37,7 @@ __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "un
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
 
+_HANDLER_NAME = "connection handler"
 _LARGEST_CONTROL_PAYLOAD = 125  # RFC 6455 section 5.5
 
 
@@ -180,7 +181,7 @@ class Server:
         self._closings: set[asyncio.Task[None]] = set()  # of connections whose handler is done
         self._stopped: asyncio.Future[None]  # done once close() was called
         self._closing: asyncio.Task[None] | None = None
-        # One object for all connections.
+        # One object each for all connections.
         self._on_handler_done = self._handler_done
         self._on_closed = self._closings.discard
 
@@ -197,7 +198,7 @@ class Server:
                 self.logger.info("server listening on %s", _name_of(sock))
         return self
 
-    async def __aenter__(self) -> Server:
+    async def __aenter__(self) -> Server:  # noqa: PYI034  needs no newer Python
         return await self
 
     async def __aexit__(
@@ -293,8 +294,14 @@ class Server:
         if self.logger.isEnabledFor(logging.INFO):
             connection.logger.info("connection open")
         loop = self.get_loop()
+        task: asyncio.Future[None]
         try:
-            task = asyncio.ensure_future(self.handler(connection), loop=loop)
+            handling = self.handler(connection)
+            if asyncio.iscoroutine(handling):
+                # All have one name: before Python 3.12 each would keep a string of its own.
+                task = loop.create_task(handling, name=_HANDLER_NAME)
+            else:
+                task = asyncio.ensure_future(handling, loop=loop)
         except Exception as error:
             task = loop.create_future()
             task.set_exception(error)
@@ -410,7 +417,8 @@ def basic_auth(
 
     :param realm: what they are for, as browsers show it
     :param credentials: a pair of name and password, or several
-    :param check_credentials: a function or coroutine function in place of `credentials`, called with both; says whether they are right
+    :param check_credentials: a function or coroutine function in place of `credentials`, called with a name and a password; says
+        whether they are right
     :raises TypeError, ValueError: the arguments are wrong
     """
     if (credentials is None) == (check_credentials is None):
@@ -447,7 +455,8 @@ def basic_auth(
 def _known(credentials: Any) -> dict[str, str]:
     if _is_pair(credentials):
         return dict([credentials])
-    pairs = list(credentials) if isinstance(credentials, Iterable) and not isinstance(credentials, str) else [None]
+    is_list = isinstance(credentials, Iterable) and not isinstance(credentials, str)
+    pairs: list[Any] = list(credentials) if is_list else [None]
     if not all(_is_pair(pair) for pair in pairs):
         raise TypeError(f"invalid credentials argument: {credentials}")
     return dict(pairs)
