@@ -20,6 +20,7 @@ from .picows import (
     WSSlowPeerPolicy,
     WSTransport,
     end_connections,
+    refuse_handshakes,
     wait_ended,
 )
 from .proxy import choose_aiofastnet, network
@@ -241,6 +242,11 @@ class WSServer(asyncio.AbstractServer):
     def abort_clients(self) -> None:
         """End every connection at once, without a CLOSE; what waits to be sent is dropped."""
         end_connections(self._connections, graceful=False, refuse=self._closed.done())
+        self._abort_half_open()
+
+    def refuse_clients(self) -> None:
+        """Refuse the clients that are in the opening handshake, and those to come; for the dialects on top."""
+        refuse_handshakes(self._connections)
         self._abort_half_open()
 
     async def wait_closed(self) -> None:

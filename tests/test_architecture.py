@@ -48,6 +48,30 @@ ARROWS: dict[str, set[str]] = {
     "websockets.typing": set(),
     "websockets.uri": {"websockets._types", "websockets.exceptions"},
     "websockets.headers": {"websockets.exceptions", "websockets.typing"},
+    "websockets._options": {"arguments", "deflate", "websockets.datastructures", "websockets.exceptions"},
+    "websockets._errors": {
+        "errors", "upgrade", "websockets.datastructures", "websockets.exceptions", "websockets.http11",
+    },
+    "websockets._proxy": {"errors", "proxy", "url", "websockets.exceptions"},
+    "websockets.asyncio.connection": {
+        "_streams", "picows", "websockets._errors", "websockets.datastructures", "websockets.exceptions", "websockets.frames",
+        "websockets.http11", "websockets.protocol",
+    },
+    "websockets.asyncio.client": {
+        "client", "errors", "picows", "proxy", "settings", "upgrade", "url", "websockets._errors", "websockets._options",
+        "websockets._proxy", "websockets.asyncio.connection", "websockets.datastructures", "websockets.exceptions",
+        "websockets.headers", "websockets.http11", "websockets.typing", "websockets.uri",
+    },
+    "websockets.asyncio._handshake": {
+        "upgrade", "websockets.asyncio.connection", "websockets.datastructures", "websockets.exceptions", "websockets.headers",
+        "websockets.http11", "websockets.typing",
+    },
+    "websockets.asyncio.server": {
+        "picows", "server", "websockets._options", "websockets.asyncio._handshake", "websockets.asyncio.connection",
+        "websockets.exceptions", "websockets.frames", "websockets.headers", "websockets.http11", "websockets.protocol",
+        "websockets.typing",
+    },
+    "websockets.asyncio.router": {"websockets.asyncio._handshake", "websockets.asyncio.server", "websockets.http11"},
     "websockets.asyncio": set(),
     "websockets": {"websockets._place", "websockets.version"},
     "__init__": {"adopt", "client", "deflate", "errors", "picows", "server", "upgrade", "url"},

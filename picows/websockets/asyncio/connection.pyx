@@ -120,6 +120,11 @@ cdef class Connection(MessageStream):
         return self._transport
 
     @property
+    def is_fragmenting(self):
+        """Whether a fragmented message is being sent, between whose fragments no other message may stand."""
+        return self.fragmenting is not None
+
+    @property
     def local_address(self):
         """What :meth:`socket.socket.getsockname` returns: ``(host, port)`` for IPv4."""
         return extra_info(self, "sockname")
@@ -420,6 +425,13 @@ cdef class ServerConnection(Connection):
         self.server = server
         self.username = None
 
+    cpdef on_ws_connected(self, WSTransport transport):
+        Connection.on_ws_connected(self, transport)
+        self.server.connection_open(self)
+
+    cpdef connection_ended(self):
+        self.server.connection_closed(self)
+
     def respond(self, status, text):
         """A response with a body of plain text, for `process_request` and `process_response` to refuse by.
 
@@ -436,6 +448,12 @@ cdef class ServerConnection(Connection):
             ("Content-Type", "text/plain; charset=utf-8"),
         ])
         return Response(status.value, status.phrase, headers, body)
+
+
+def show_request(ServerConnection connection not None, request):
+    """What the connection shows before it is made: its request, and the addresses."""
+    connection.given_request = shown_request(request)
+    connection.extra_info = getattr(request, "get_extra_info", None)
 
 
 # Connections with attributes of the user's. A connection turns into one when the first is set: the types differ in nothing
