@@ -20,9 +20,15 @@ from ..http11 import Request, Response
 from ..protocol import State
 
 cdef extern from "Python.h":
-    ctypedef struct PyTypeObject:
+    ctypedef struct PyMethodDef:
         pass
+    ctypedef struct PyMethodDescrObject:
+        PyMethodDef* d_method
+    ctypedef struct PyTypeObject:
+        PyObject* tp_dict
     PyTypeObject* Py_TYPE(object)
+    object PyDescr_NewMethod(PyTypeObject*, PyMethodDef*)
+    void PyType_Modified(PyTypeObject*)
     void Py_SET_TYPE(object, PyTypeObject*)
     bint PyUnicode_Check(object)
     bint PyBytes_Check(object)
@@ -496,6 +502,23 @@ cdef object extra_info(Connection connection, str name):
         return connection.extra_info(name)
     transport = connection._transport
     return None if transport is None else transport.underlying_transport.get_extra_info(name)
+
+
+cdef int own_methods(PyTypeObject* kind) except -1:
+    """Give a type what is called for every message as methods of its own: CPython calls inherited ones the long way."""
+    attributes = <object>kind.tp_dict
+    inherited = <object>(<PyTypeObject*>Connection).tp_dict
+    for name in ("recv", "send"):
+        method = inherited[name]
+        attributes[name] = PyDescr_NewMethod(kind, (<PyMethodDescrObject*>method).d_method)
+    PyType_Modified(kind)
+    return 0
+
+
+own_methods(<PyTypeObject*>ClientConnection)
+own_methods(<PyTypeObject*>ServerConnection)
+own_methods(<PyTypeObject*>ClientConnectionWithAttributes)
+own_methods(<PyTypeObject*>ServerConnectionWithAttributes)
 
 
 # CLOSE frames as `websockets` shows them.
