@@ -247,7 +247,6 @@ class WSServer(asyncio.AbstractServer):
     def refuse_clients(self) -> None:
         """Refuse the clients that are in the opening handshake, and those to come; for the dialects on top."""
         refuse_handshakes(self._connections)
-        self._abort_half_open()
 
     async def wait_closed(self) -> None:
         """Wait until :meth:`close` is called, and the connections that are then being closed have ended.

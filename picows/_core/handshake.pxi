@@ -56,6 +56,7 @@ cdef int receive_handshake(Connection connection, ReadBuffer buffer, Py_ssize_t 
 cdef int answer_request(Connection connection) except -1:
     reader = connection.handshake
     connection.transport.request = reader.request
+    reader.request._transport = connection.transport.underlying_transport
     try:
         result = connection.options.listener_factory(reader.request)
         if not isinstance(result, (WSListener, WSUpgradeResponseWithListener)) and inspect.isawaitable(result):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 IN_ITS_PLACE = "import sys\nimport picows.websockets\nsys.modules['websockets'] = picows.websockets\n"
 
@@ -48,3 +52,14 @@ def test_what_is_not_in_it_says_so_under_the_other_name() -> None:
 @pytest.mark.needs_websockets
 def test_beside_the_package_it_leaves_that_alone() -> None:
     run("import picows.websockets, websockets.sync.client\nassert websockets is not picows.websockets")
+
+
+def test_gql_works_on_it() -> None:
+    pytest.importorskip("gql")
+    program = [sys.executable, "tests/websockets/graphql_program.py"]
+    done = subprocess.run(program, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "[0, 1, 2]",
+        "received 4400 (private use) too many; then sent 4400 (private use) too many",
+    ]

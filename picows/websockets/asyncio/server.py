@@ -280,6 +280,8 @@ class Server:
                 self._close_later(connection, code, reason)
         while self._handlers or self._closings:
             await asyncio.wait([*self._handlers, *self._closings])
+        if close_connections:
+            server.abort_clients()  # who is in the handshake of TLS
         await server.wait_closed()
         self.logger.info("server closed")
 
