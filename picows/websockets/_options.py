@@ -69,18 +69,18 @@ def header_list(headers: HeadersLike | None) -> list[tuple[str, str]]:
     """Headers as pairs; each value a str that may be sent."""
     if headers is None:
         return []
+    pairs: Any = headers
     if isinstance(headers, Headers):
-        pairs: Any = headers.raw_items()
-    elif hasattr(headers, "keys"):
-        pairs = [(name, headers[name]) for name in headers.keys()]
-    else:
-        pairs = headers
+        pairs = headers.raw_items()
+    elif hasattr(pairs, "keys"):
+        names = pairs.keys()    # it need not be something to iterate over
+        pairs = [(name, pairs[name]) for name in names]
     checked = []
     for name, value in pairs:
         if not isinstance(name, str):
             raise TypeError(f"the name of a header must be a str, got {name!r}")
         text = value if isinstance(value, str) else str(value)
-        if any(character < " " and character != "\t" or character == "\x7f" for character in text):
+        if any((character < " " and character != "\t") or character == "\x7f" for character in text):
             raise InvalidHeaderValue(name, text)
         checked.append((name, text))
     return checked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
+from typing import Any
 
 from ..errors import WSInvalidURL
 from ..url import WSParsedURL, parse_proxy_url
@@ -27,7 +28,7 @@ def system_proxy(url: WSParsedURL) -> str | None:
     return None
 
 
-def checked_proxy(proxy: object) -> str:
+def checked_proxy(proxy: Any) -> str:
     """The URL of a proxy, as `dial` takes it.
 
     :raises InvalidProxy: it is none

@@ -146,8 +146,8 @@ class connect:
         ping_timeout: float | None = 20,
         close_timeout: float | None = 10,
         reconnect_delays: Callable[[], Generator[float, None, None]] = backoff,
-        max_size: int | None | tuple[int | None, int | None] = 1024 * 1024,
-        max_queue: int | None | tuple[int | None, int | None] = 16,
+        max_size: int | tuple[int | None, int | None] | None = 1024 * 1024,
+        max_queue: int | tuple[int | None, int | None] | None = 16,
         write_limit: int | tuple[int, int | None] = 32768,
         logger: LoggerLike | None = None,
         create_connection: Callable[..., ClientConnection] | None = None,
@@ -169,7 +169,7 @@ class connect:
         self._proxy = proxy
         self._max_size = max_size
         self._create_connection = ClientConnection if create_connection is None else create_connection
-        self._connection_options = {
+        self._connection_options: dict[str, Any] = {
             "ping_interval": ping_interval,
             "ping_timeout": ping_timeout,
             "close_timeout": close_timeout,
@@ -224,9 +224,11 @@ class connect:
             },
         )
         protocol = Protocol(self.logger)
+        create_connection, connection_options = self._create_connection, self._connection_options
 
+        # It does not know `self`, which knows the connection that knows this.
         def factory(request: object, response: object) -> ClientConnection:
-            return self._create_connection(protocol, **self._connection_options)
+            return create_connection(protocol, **connection_options)
 
         return ConnectionOptions(settings, factory)
 
@@ -253,13 +255,16 @@ class connect:
             try:
                 await dial(loop, protocol, proxy=proxy, **destination)
             except Exception as exc:
-                raise from_proxy(exc, proxy)
+                error = from_proxy(exc, proxy)
+                raise error from error.__cause__
             try:
                 _, connection = await protocol.wait_upgraded()
             except WSHandshakeError as exc:
-                raise from_handshake(exc)
+                failure = from_handshake(exc)
+                raise failure from failure.__cause__
             except ConnectionError as exc:
-                raise from_lost_connection(exc)
+                lost = from_lost_connection(exc)
+                raise lost from lost.__cause__
         except BaseException:
             protocol.abort()
             raise

@@ -14,6 +14,7 @@ cdef class Connection(MessageStream):
         object extra_info           # a function as get_extra_info of a transport, for as long as there is none
         object fragmenting          # a future while a fragmented message is sent: other messages wait for it
         dict attributes             # those that the user has set; None until then
+        object cause                # why we have ended the connection, where the codes do not tell
         bint closing                # close() was called
 
 

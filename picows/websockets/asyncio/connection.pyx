@@ -239,6 +239,7 @@ cdef class Connection(MessageStream):
             if not self.ended:
                 self._transport.send_close(CloseCode.INVALID_DATA, f"{error.reason} at position {error.start}")
                 self._transport.disconnect()
+                self.cause = error
                 await self.wait_closed()
             raise self.end_error() from error
 
@@ -303,10 +304,12 @@ cdef class Connection(MessageStream):
                 await self.send_fragment(WSMsgType.CONTINUATION, b"", True)
         except (ConnectionClosedOK, ConnectionClosedError):
             raise
-        except BaseException:
+        except BaseException as error:
             # What was begun cannot be taken back, and nothing else may be sent before it is complete.
             self._transport.send_close(CloseCode.INTERNAL_ERROR, "error in fragmented message")
             self._transport.disconnect()
+            if isinstance(error, Exception):
+                await self.wait_closed()
             raise
 
     @cython.binding(True)
@@ -399,7 +402,9 @@ cdef class Connection(MessageStream):
         kind = ConnectionClosedOK if is_normal(received) and is_normal(sent) else ConnectionClosedError
         both = received is not None and sent is not None
         error = kind(received, sent, handshake.recv_then_sent if both else None)
-        if received is None:
+        if self.cause is not None:
+            error.__cause__ = self.cause
+        elif received is None:
             if sent is None:
                 error.__cause__ = EOFError("unexpected end of stream")
             elif not self.closing and sent.code in FAULT_CODES:
@@ -557,7 +562,7 @@ cdef bint is_data(message) except -1:
 
 
 cdef int frame_type(message, text) except -1:
-    if text is None:
+    if text is not True and text is not False:
         text = isinstance(message, str)
     return WSMsgType.TEXT if text else WSMsgType.BINARY
 
