@@ -10,6 +10,7 @@ sys.modules["websockets"] = picows.websockets  # type: ignore[assignment]
 
 from web3 import AsyncWeb3, WebSocketProvider  # noqa: E402
 
+RESULTS = {"eth_chainId": "0x1", "eth_blockNumber": "0x10", "eth_subscribe": "0xcafe", "eth_unsubscribe": True}
 HASH = "0x" + "ab" * 32
 
 
@@ -17,8 +18,7 @@ async def node(ws: picows.websockets.ServerConnection) -> None:
     """JSON-RPC, as far as it is needed here."""
     async for text in ws:
         call = json.loads(text)
-        result = {"eth_chainId": "0x1", "eth_blockNumber": "0x10", "eth_subscribe": "0xcafe", "eth_unsubscribe": True}[call["method"]]
-        await ws.send(json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": result}))
+        await ws.send(json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": RESULTS[call["method"]]}))
         if call["method"] == "eth_subscribe":
             for _ in range(2):
                 event = {"subscription": "0xcafe", "result": HASH}
