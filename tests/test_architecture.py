@@ -73,6 +73,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "websockets.asyncio.router": {"websockets.asyncio._handshake", "websockets.asyncio.server", "websockets.http11"},
     "websockets.asyncio": set(),
+    "websockets.extensions": set(),
+    "websockets.extensions.permessage_deflate": set(),
     "websockets": {"websockets._place", "websockets.version"},
     "__init__": {"adopt", "client", "deflate", "errors", "picows", "server", "upgrade", "url"},
 }

@@ -194,7 +194,7 @@ _MODULES = {
     "unix_route": "asyncio.router",
     "unix_serve": "asyncio.server",
 }
-_SUBMODULES = {"headers", "uri", "version", *(home.partition(".")[0] for home in _MODULES.values())}
+_SUBMODULES = {"extensions", "headers", "uri", "version", *(home.partition(".")[0] for home in _MODULES.values())}
 
 
 def __getattr__(name: str) -> Any:

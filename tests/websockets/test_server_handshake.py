@@ -12,6 +12,7 @@ import pytest
 
 from picows.websockets import Headers, NegotiationError, Response, State
 from picows.websockets.asyncio.server import ServerConnection, basic_auth
+from picows.websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from tests.connection.networks import Network, over_both_loops
 from tests.websockets.servers import answer, asking, client, echo, head_of, request, running
 
@@ -348,6 +349,25 @@ def test_compression(net: Network, compression: str | None) -> None:
                 head = await head_of(peer)
             expected = "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"
             assert (expected in head) == (compression is not None)
+            async with client(url) as ws:
+                await ws.send("x" * 5000)
+                assert await ws.recv() == "x" * 5000
+
+    net.run(test())
+
+
+def test_compression_by_a_factory(net: Network) -> None:
+    factory = ServerPerMessageDeflateFactory(
+        server_max_window_bits=11, client_no_context_takeover=True, compress_settings={"level": 9, "memLevel": 4}
+    )
+
+    async def test() -> None:
+        data = request("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")
+        async with running(net, extensions=[factory]) as (server, url):
+            async with asking(server, data) as peer:
+                head = await head_of(peer)
+            assert re.search("Sec-WebSocket-Extensions: permessage-deflate;.* client_no_context_takeover;", head)
+            assert "server_max_window_bits=11" in head
             async with client(url) as ws:
                 await ws.send("x" * 5000)
                 assert await ws.recv() == "x" * 5000

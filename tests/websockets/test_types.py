@@ -38,6 +38,10 @@ from picows.websockets.exceptions import (
     TooManyFragments,
     WebSocketException,
 )
+from picows.websockets.extensions.permessage_deflate import (
+    ClientPerMessageDeflateFactory,
+    ServerPerMessageDeflateFactory,
+)
 from picows.websockets.frames import Close, CloseCode, Frame, Opcode
 from picows.websockets.http11 import Request, Response
 from picows.websockets.protocol import Side, State
@@ -427,3 +431,29 @@ def test_basic_authentication() -> None:
 def test_what_is_no_basic_authorization(header: str) -> None:
     with pytest.raises(InvalidHeader, match="Authorization"):
         headers.parse_authorization_basic(header)
+
+
+CLIENT, SERVER = ClientPerMessageDeflateFactory, ServerPerMessageDeflateFactory
+
+
+@pytest.mark.parametrize(
+    ("factory", "arguments"),
+    [
+        (CLIENT, {"server_max_window_bits": 7}),
+        (CLIENT, {"client_max_window_bits": 8}),
+        (CLIENT, {"compress_settings": {"wbits": 9}}),
+        (SERVER, {"server_max_window_bits": 8}),
+        (SERVER, {"client_max_window_bits": True}),
+        (SERVER, {"client_max_window_bits": 16}),
+        (SERVER, {"require_client_max_window_bits": True}),
+    ],
+)
+def test_settings_of_deflate_that_cannot_be(factory: Any, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="window_bits"):
+        factory(**arguments)
+
+
+def test_settings_of_deflate() -> None:
+    client = CLIENT(server_max_window_bits=8)
+    assert (client.name, client.client_max_window_bits, client.server_max_window_bits) == ("permessage-deflate", True, 8)
+    assert SERVER().client_max_window_bits is None
