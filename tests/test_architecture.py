@@ -66,9 +66,12 @@ ARROWS: dict[str, set[str]] = {
         "upgrade", "websockets.asyncio.connection", "websockets.datastructures", "websockets.exceptions", "websockets.headers",
         "websockets.http11", "websockets.typing",
     },
+    "websockets.asyncio._basic_auth": {
+        "websockets.asyncio.connection", "websockets.exceptions", "websockets.headers", "websockets.http11",
+    },
     "websockets.asyncio.server": {
-        "picows", "server", "websockets._options", "websockets.asyncio._handshake", "websockets.asyncio.connection",
-        "websockets.exceptions", "websockets.frames", "websockets.headers", "websockets.http11", "websockets.protocol",
+        "picows", "server", "websockets._options", "websockets.asyncio._basic_auth", "websockets.asyncio._handshake",
+        "websockets.asyncio.connection", "websockets.exceptions", "websockets.frames", "websockets.headers", "websockets.http11", "websockets.protocol",
         "websockets.typing",
     },
     "websockets.asyncio.router": {"websockets.asyncio._handshake", "websockets.asyncio.server", "websockets.http11"},

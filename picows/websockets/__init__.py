@@ -1,4 +1,4 @@
-"""The asyncio API of the package `websockets`: its names in the same modules, on the engine of picows.
+"""The asyncio API of the package `websockets`: the same names and modules, by picows.
 
 Nothing is imported before it is used.
 """
@@ -194,7 +194,13 @@ _MODULES = {
     "unix_route": "asyncio.router",
     "unix_serve": "asyncio.server",
 }
-_SUBMODULES = {"extensions", "headers", "uri", "version", *(home.partition(".")[0] for home in _MODULES.values())}
+_SUBMODULES = {
+    "extensions",
+    "headers",
+    "uri",
+    "version",
+    *(home.partition(".")[0] for home in _MODULES.values()),
+}
 
 
 def __getattr__(name: str) -> Any:

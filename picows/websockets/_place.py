@@ -1,7 +1,8 @@
-"""How `picows.websockets` stands in the place of the package `websockets`, and what it has no module for.
+"""How `picows.websockets` stands in the place of the package `websockets`, and what it lacks.
 
-After ``sys.modules["websockets"] = picows.websockets`` an ``import websockets.exceptions`` would load the file of our
-module a second time under the other name, with types of its own. The finder gives the one module that there is.
+After ``sys.modules["websockets"] = picows.websockets`` an ``import websockets.exceptions`` would
+load the file of our module a second time under the other name, with types of its own. The finder
+gives the one module that there is.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ class _Alias(Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = importlib.import_module(self.name)
         # The import system writes the other name into it.
-        self.own = {name: getattr(module, name) for name in ("__spec__", "__loader__", "__package__", "__name__")}
+        self.own = {
+            name: getattr(module, name)
+            for name in ("__spec__", "__loader__", "__package__", "__name__")
+        }
         return module
 
     def exec_module(self, module: ModuleType) -> None:

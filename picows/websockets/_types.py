@@ -1,8 +1,9 @@
-"""Which types are those of the installed package `websockets`, so that code written for it knows them.
+"""Which types are those of the installed package `websockets`, so that its users know them.
 
-An `except websockets.ConnectionClosed` or an `isinstance` in a library has to hold for what we raise and return. So the
-types that carry no behaviour of a connection are taken from `websockets` where it is installed, each by its documented
-name; what it does not have, and all of them where it is not installed, are our own of the same shape.
+An `except websockets.ConnectionClosed` or an `isinstance` in a library has to hold for what we
+raise and return. So the types that carry no behaviour of a connection are taken from `websockets`
+where it is installed, each by its documented name; what it does not have, and all of them where it
+is not installed, are our own of the same shape.
 """
 
 from __future__ import annotations

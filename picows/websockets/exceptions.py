@@ -62,7 +62,9 @@ class ConnectionClosed(WebSocketException):
     :param rcvd_then_sent: which of the two came first, when there are both; None otherwise
     """
 
-    def __init__(self, rcvd: Close | None, sent: Close | None, rcvd_then_sent: bool | None = None) -> None:
+    def __init__(
+        self, rcvd: Close | None, sent: Close | None, rcvd_then_sent: bool | None = None
+    ) -> None:
         self.rcvd = rcvd
         self.sent = sent
         self.rcvd_then_sent = rcvd_then_sent
@@ -96,7 +98,7 @@ def _deprecated(name: str, use: str) -> None:
 
 @shared
 class ConnectionClosedOK(ConnectionClosed):
-    """Closed properly: close frames with code 1000 or 1001, or without a code, were received and sent."""
+    """Closed properly: both close frames have code 1000 or 1001, or none."""
 
 
 @shared
@@ -337,7 +339,10 @@ class PayloadTooBig(WebSocketException):
     """
 
     def __init__(
-        self, size_or_message: int | str | None, max_size: int | None = None, current_size: int | None = None
+        self,
+        size_or_message: int | str | None,
+        max_size: int | None = None,
+        current_size: int | None = None,
     ) -> None:
         super().__init__(size_or_message, max_size, current_size)
         self.message = size_or_message if isinstance(size_or_message, str) else None

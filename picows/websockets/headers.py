@@ -75,7 +75,9 @@ def parse_extension(header: str) -> list[ExtensionHeader]:
 
 def build_extension(extensions: Sequence[ExtensionHeader]) -> str:
     """The value of Sec-WebSocket-Extensions."""
-    return ", ".join("; ".join([name, *map(_parameter, parameters)]) for name, parameters in extensions)
+    return ", ".join(
+        "; ".join([name, *map(_parameter, parameters)]) for name, parameters in extensions
+    )
 
 
 def _parameter(parameter: ExtensionParameter) -> str:

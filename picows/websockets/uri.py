@@ -36,7 +36,8 @@ class WebSocketURI:
         return self.username, self.password
 
 
-# What RFC 3986 reserves or leaves as it is, "%" since it encodes already; the space, as the original does.
+# What RFC 3986 reserves or leaves as it is, "%" since it encodes already; the space, as the
+# original does.
 _AS_IT_IS = ":/?#[]@!$&'()*+,;=-._~% \"<>\\^`{|}"
 
 

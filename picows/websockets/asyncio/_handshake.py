@@ -1,4 +1,4 @@
-"""The server's side of an opening handshake: what the hooks, the origin and the subprotocols make of a request."""
+"""The server's side of an opening handshake: what hooks and arguments make of a request."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ class Handshake:
     def __call__(self, request: WSUpgradeRequest) -> Any:
         connection = self._make_connection()
         if not isinstance(connection, ServerConnection):
-            raise TypeError(f"create_connection returned {connection!r}, expected a ServerConnection")
+            raise TypeError(
+                f"create_connection returned {connection!r}, expected a ServerConnection"
+            )
         if self._has_no_say and self._server.is_serving() and _asks_for_websocket(request):
             return self._accepted_at_once(connection)
         show_request(connection, request)
@@ -101,7 +103,9 @@ class Handshake:
 
     async def _decide(self, connection: ServerConnection) -> WSUpgradeResponseWithListener:
         request = connection.request
-        response = await self._processed(connection, "process_request", self._process_request, request)
+        response = await self._processed(
+            connection, "process_request", self._process_request, request
+        )
         chosen = response is not None
         response, rejected = self._answer(connection, request.headers, response)
         connection.response = response
@@ -114,7 +118,11 @@ class Handshake:
         return self._result(connection, response, rejected and not chosen)
 
     async def _processed(
-        self, connection: ServerConnection, name: str, hook: Callable[..., Any] | None, *arguments: Any
+        self,
+        connection: ServerConnection,
+        name: str,
+        hook: Callable[..., Any] | None,
+        *arguments: Any,
     ) -> Response | None:
         if hook is None:
             return None
@@ -154,8 +162,8 @@ class Handshake:
         except InvalidUpgrade as error:
             response = connection.respond(
                 HTTPStatus.UPGRADE_REQUIRED,
-                f"{_FAILED}: {error}.\n\nYou cannot access a WebSocket server directly with a browser. "
-                "You need a WebSocket client.\n",
+                f"{_FAILED}: {error}.\n\nYou cannot access a WebSocket server directly "
+                "with a browser. You need a WebSocket client.\n",
             )
             response.headers["Upgrade"] = "websocket"
             return response
@@ -239,7 +247,7 @@ def _asks_for_websocket(request: WSUpgradeRequest) -> bool:
 
 
 def _check_upgrade(headers: Headers) -> None:
-    """Whether the upgrade is asked for; that it is asked for in the right way was found out before."""
+    """Whether the upgrade is asked for; that it is done rightly was found out before."""
     for name, parse, wanted in (
         ("Connection", parse_connection, "upgrade"),
         ("Upgrade", parse_upgrade, "websocket"),

@@ -1,4 +1,4 @@
-"""Handlers by path, as the package `websockets` has them: the maps of werkzeug, which has to be installed."""
+"""Handlers by path, as the package `websockets` has them: by the maps of werkzeug."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ class Router:
     :param url_scheme: what the URLs of redirects begin with
     """
 
-    def __init__(self, url_map: Map, server_name: str | None = None, url_scheme: str = "ws") -> None:
+    def __init__(
+        self, url_map: Map, server_name: str | None = None, url_scheme: str = "ws"
+    ) -> None:
         for rule in url_map.iter_rules():
             rule.websocket = True
         self.url_map = url_map
@@ -36,7 +38,7 @@ class Router:
         self.url_scheme = url_scheme
 
     def get_server_name(self, connection: ServerConnection, request: Request) -> str:
-        """The name of the server, for the URLs of redirects and for rules with a host or subdomain."""
+        """The name of the server, for redirects and for rules with a host or subdomain."""
         return request.headers["Host"] if self.server_name is None else self.server_name
 
     def redirect(self, connection: ServerConnection, url: str) -> Response:
@@ -89,12 +91,14 @@ def route(
 
         from werkzeug.routing import Map, Rule
 
-        url_map = Map([Rule("/rooms/<int:number>", endpoint=room)])  # calls room(websocket, number=...)
+        url_map = Map([Rule("/rooms/<int:number>", endpoint=room)])  # room(ws, number)
         async with route(url_map, "localhost", 8765) as server:
             await server.serve_forever()
 
-    :param url_map: a `werkzeug.routing.Map` whose endpoints are handlers; each rule is made one for WebSockets
-    :param server_name: the name of the server as clients know it, where a proxy changes the header Host
+    :param url_map: a `werkzeug.routing.Map` whose endpoints are handlers; each rule is made one for
+        WebSockets
+    :param server_name: the name of the server as clients know it, where a proxy changes the header
+        Host
     :param ssl: True: a proxy does TLS for us, so redirects lead to ``wss://``
     :param create_router: a subclass of :class:`Router`
     """
@@ -109,7 +113,9 @@ def route(
     else:
         own = process_request
 
-        async def process_and_route(connection: ServerConnection, request: Request) -> Response | None:
+        async def process_and_route(
+            connection: ServerConnection, request: Request
+        ) -> Response | None:
             response = own(connection, request)
             if inspect.isawaitable(response):
                 response = await response

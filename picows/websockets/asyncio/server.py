@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import hmac
-import inspect
 import logging
 import os
 import re
@@ -13,23 +11,19 @@ import socket
 import stat
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
-from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Union
+from typing import Any
 
 from ...picows import WSMsgType, ws_broadcast
 from ...server import WSServer, ws_create_server
 from .._options import check_limits, check_open_timeout, compression_settings, message_limits
-from ..exceptions import ConcurrencyError, InvalidHeader, ProtocolError
+from ..exceptions import ConcurrencyError, ProtocolError
 from ..frames import Close, CloseCode
-from ..headers import (
-    build_www_authenticate_basic,
-    parse_authorization_basic,
-    validate_subprotocols,
-)
-from ..http11 import SERVER, Request, Response
+from ..headers import validate_subprotocols
+from ..http11 import SERVER
 from ..protocol import State
 from ..typing import DataLike, LoggerLike, Origin, Subprotocol
+from ._basic_auth import basic_auth
 from ._handshake import Handshake, ProcessRequest, ProcessResponse, SelectSubprotocol
 from .connection import Connection, Protocol, ServerConnection
 
@@ -67,31 +61,37 @@ def serve(
 ) -> Server:
     """Start a server: to be awaited, or for ``async with``, which closes it at the end.
 
-    For each connection `handler` is called with the :class:`ServerConnection`. When it returns the connection is closed with
-    code 1000; when it raises, with 1011, and the error is logged.
+    For each connection `handler` is called with the :class:`ServerConnection`. When it returns the
+    connection is closed with code 1000; when it raises, with 1011, and the error is logged.
 
     :param handler: a coroutine function
     :param host: the names or addresses to listen on; None: all interfaces
     :param port: 0 or None: any free one
-    :param origins: the values of the header Origin that are accepted: strings, patterns that match all of it, and None for a
-        request without one. Others get 403
+    :param origins: the values of the header Origin that are accepted: strings, patterns that match
+        all of it, and None for a request without one. Others get 403
     :param extensions: factories as `websockets.extensions.permessage_deflate` has them
-    :param subprotocols: those that are known, the preferred first; a client that offers none of them gets 400
-    :param select_subprotocol: chooses in place of that: called with the connection and the subprotocols offered, returns
-        one, or None for none; raises :exc:`~picows.websockets.NegotiationError` for a 400
+    :param subprotocols: those that are known, the preferred first; a client that offers none of
+        them gets 400
+    :param select_subprotocol: chooses in place of that: called with the connection and the
+        subprotocols offered, returns one, or None for none; raises
+        :exc:`~picows.websockets.NegotiationError` for a 400
     :param compression: ``"deflate"``, or None for none
     :param process_request: a function or coroutine function, called with the connection and the
-        :class:`~picows.websockets.Request`; a :class:`~picows.websockets.Response` that it returns is sent in place of an upgrade
-    :param process_response: the same, called with the :class:`~picows.websockets.Response` as well, which it may change or replace
+        :class:`~picows.websockets.Request`; a :class:`~picows.websockets.Response` that it returns
+        is sent in place of an upgrade
+    :param process_response: the same, called with the :class:`~picows.websockets.Response` as well,
+        which it may change or replace
     :param server_header: the header Server, None: none
-    :param open_timeout: how many seconds the opening handshake may take, that of TLS the same again; None: no limit
+    :param open_timeout: how many seconds the opening handshake may take, that of TLS the same
+        again; None: no limit
     :param ping_interval: seconds between two pings, None: no pings
     :param ping_timeout: how many seconds a pong may take, None: no limit
     :param close_timeout: how many seconds closing may take, None: no limit
     :param max_size: the largest message in bytes, or that and the largest frame; None: no limit
-    :param max_queue: above how many waiting messages the socket is not read, or that and with how many it is again; None: any
-        number
-    :param write_limit: above how many bytes that wait to be written `send` waits, or that and below how many it goes on
+    :param max_queue: above how many waiting messages the socket is not read, or that and with how
+        many it is again; None: any number
+    :param write_limit: above how many bytes that wait to be written `send` waits, or that and below
+        how many it goes on
     :param logger: in place of the logger ``websockets.server``
     :param create_connection: makes a connection: a subclass of :class:`ServerConnection`
     :param kwargs: what :meth:`asyncio.loop.create_server` takes: `ssl`, `sock` and so on
@@ -138,7 +138,9 @@ def serve(
     async def listen(server: Server) -> WSServer:
         handshake = Handshake(
             server,
-            functools.partial(create_connection or ServerConnection, Protocol(logger), server, **limits),
+            functools.partial(
+                create_connection or ServerConnection, Protocol(logger), server, **limits
+            ),
             origins=origins,
             subprotocols=subprotocols,
             select_subprotocol=select_subprotocol,
@@ -153,7 +155,9 @@ def serve(
     return Server(listen, handler, logger)
 
 
-def unix_serve(handler: Handler, path: str | os.PathLike[str] | None = None, **kwargs: Any) -> Server:
+def unix_serve(
+    handler: Handler, path: str | os.PathLike[str] | None = None, **kwargs: Any
+) -> Server:
     """As :func:`serve`, on a Unix domain socket.
 
     :param path: of the socket
@@ -174,7 +178,9 @@ class Server:
         logger: LoggerLike | None = None,
     ) -> None:
         self.handler = handler
-        self.logger: LoggerLike = logging.getLogger("websockets.server") if logger is None else logger
+        self.logger: LoggerLike = (
+            logging.getLogger("websockets.server") if logger is None else logger
+        )
         self._listen = listen
         self._server: WSServer | None = None
         self._handlers: dict[asyncio.Future[None], ServerConnection] = {}  # those that run
@@ -202,7 +208,10 @@ class Server:
         return await self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
         await self.wait_closed()
@@ -218,7 +227,9 @@ class Server:
     @property
     def connections(self) -> set[ServerConnection]:
         """Those that are open: through the opening handshake, and not in the closing one."""
-        return {connection for connection in self._handlers.values() if connection.state is State.OPEN}
+        return {
+            connection for connection in self._handlers.values() if connection.state is State.OPEN
+        }
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -238,7 +249,7 @@ class Server:
         await self._started.start_serving()
 
     async def serve_forever(self) -> None:
-        """Accept connections until this is cancelled; then close the server, its connections included."""
+        """Accept connections until this is cancelled; then close the server and the connections."""
         await self._started.start_serving()
         try:
             await asyncio.shield(self._stopped)
@@ -248,7 +259,12 @@ class Server:
             raise
         raise asyncio.CancelledError(f"{self!r} was closed")
 
-    def close(self, close_connections: bool = True, code: CloseCode | int = CloseCode.GOING_AWAY, reason: str = "") -> None:
+    def close(
+        self,
+        close_connections: bool = True,
+        code: CloseCode | int = CloseCode.GOING_AWAY,
+        reason: str = "",
+    ) -> None:
         """Accept no more connections, and close those that are there. Does nothing the second time.
 
         Opening handshakes get 503. See :meth:`wait_closed`.
@@ -263,10 +279,12 @@ class Server:
         if self._closing is None:
             self._started.close()
             self._stopped.set_result(None)
-            self._closing = self.get_loop().create_task(self._close(close_connections, code, reason))
+            self._closing = self.get_loop().create_task(
+                self._close(close_connections, code, reason)
+            )
 
     async def wait_closed(self) -> None:
-        """Wait until :meth:`close` has done all: connections have ended, and handlers have returned."""
+        """Wait until :meth:`close` has done all: connections have ended, handlers returned."""
         await asyncio.shield(self._stopped)
         if self._closing is not None:
             await asyncio.shield(self._closing)
@@ -285,7 +303,9 @@ class Server:
         await server.wait_closed()
         self.logger.info("server closed")
 
-    def _close_later(self, connection: ServerConnection, code: CloseCode | int, reason: str = "") -> None:
+    def _close_later(
+        self, connection: ServerConnection, code: CloseCode | int, reason: str = ""
+    ) -> None:
         task = self.get_loop().create_task(connection.close(code, reason))
         self._closings.add(task)
         task.add_done_callback(self._on_closed)
@@ -334,7 +354,7 @@ def _name_of(sock: socket.socket) -> str:
 
 
 def _unix_socket(path: Any, sock: socket.socket | None) -> socket.socket:
-    """A socket bound to `path`; one that nobody listens on any more gives way, as in `create_unix_server` of asyncio."""
+    """A socket bound to `path`; what was left there gives way, as in `create_unix_server`."""
     if sock is not None:
         if path is not None:
             raise ValueError("path and sock can not be specified at the same time")
@@ -344,7 +364,11 @@ def _unix_socket(path: Any, sock: socket.socket | None) -> socket.socket:
     name = os.fspath(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if name[:1] not in ("\0", b"\0") and os.path.exists(name) and stat.S_ISSOCK(os.stat(name).st_mode):
+        if (
+            name[:1] not in ("\0", b"\0")
+            and os.path.exists(name)
+            and stat.S_ISSOCK(os.stat(name).st_mode)
+        ):
             os.remove(name)
         sock.bind(name)
         sock.setblocking(False)
@@ -373,13 +397,13 @@ def broadcast(
 ) -> None:
     """Send one message to many connections, without waiting for any of them.
 
-    Those that are not open are skipped. What slow ones do not take is queued: the time limit for pings ends the connection of
-    a peer that takes nothing at all.
+    Those that are not open are skipped. What slow ones do not take is queued: the time limit for
+    pings ends the connection of a peer that takes nothing at all.
 
     :param connections: an iterable of connections
     :param message: a `str` is sent as TEXT, and `bytes`, a `bytearray` or a `memoryview` as BINARY
     :param text: True: as TEXT, False: as BINARY, whatever the type
-    :param raise_exceptions: whether to raise an :exc:`ExceptionGroup`, after the message was sent to all others, of what
+    :param raise_exceptions: whether to raise an :exc:`ExceptionGroup`, in the end, of what
         otherwise is logged at WARNING (Python 3.11 and later)
     :raises TypeError: for a message of another type
     """
@@ -403,75 +427,3 @@ def broadcast(
     ws_broadcast(transports, WSMsgType.TEXT if as_text else WSMsgType.BINARY, message)
     if errors:
         raise ExceptionGroup("skipped broadcast", errors)  # noqa: F821  checked above
-
-
-Credentials = Union["tuple[str, str]", Iterable["tuple[str, str]"]]
-
-
-def basic_auth(
-    realm: str = "",
-    credentials: Credentials | None = None,
-    check_credentials: Callable[[str, str], Awaitable[bool] | bool] | None = None,
-) -> Callable[[ServerConnection, Request], Coroutine[Any, Any, Response | None]]:
-    """A `process_request` that lets in who gives a user name and a password (RFC 7617).
-
-    The connection has the name as `username`. For want of TLS, everybody on the way reads both.
-
-    :param realm: what they are for, as browsers show it
-    :param credentials: a pair of name and password, or several
-    :param check_credentials: a function or coroutine function in place of `credentials`, called with a name and a password; says
-        whether they are right
-    :raises TypeError, ValueError: the arguments are wrong
-    """
-    if (credentials is None) == (check_credentials is None):
-        raise ValueError("provide either credentials or check_credentials")
-    if check_credentials is not None and not callable(check_credentials):
-        raise TypeError(f"check_credentials must be callable, got {check_credentials!r}")
-    check = _check_by(_known(credentials)) if check_credentials is None else check_credentials
-    challenge = build_www_authenticate_basic(realm)
-
-    def refuse(connection: ServerConnection, text: str) -> Response:
-        response = connection.respond(HTTPStatus.UNAUTHORIZED, text)
-        response.headers["WWW-Authenticate"] = challenge
-        return response
-
-    async def process_request(connection: ServerConnection, request: Request) -> Response | None:
-        values = request.headers.get_all("Authorization")
-        if not values:
-            return refuse(connection, "Missing credentials\n")
-        try:
-            username, password = parse_authorization_basic(", ".join(values))
-        except InvalidHeader:
-            return refuse(connection, "Unsupported credentials\n")
-        right = check(username, password)
-        if inspect.isawaitable(right):
-            right = await right
-        if not right:
-            return refuse(connection, "Invalid credentials\n")
-        connection.username = username
-        return None
-
-    return process_request
-
-
-def _known(credentials: Any) -> dict[str, str]:
-    if _is_pair(credentials):
-        return dict([credentials])
-    is_list = isinstance(credentials, Iterable) and not isinstance(credentials, str)
-    pairs: list[Any] = list(credentials) if is_list else [None]
-    if not all(_is_pair(pair) for pair in pairs):
-        raise TypeError(f"invalid credentials argument: {credentials}")
-    return dict(pairs)
-
-
-def _is_pair(credentials: Any) -> bool:
-    return isinstance(credentials, tuple) and len(credentials) == 2 and all(isinstance(item, str) for item in credentials)
-
-
-def _check_by(known: dict[str, str]) -> Callable[[str, str], bool]:
-    def check(username: str, password: str) -> bool:
-        # Compared in any case, and in a time that tells nothing.
-        expected = known.get(username)
-        return hmac.compare_digest((expected or "").encode(), password.encode()) and expected is not None
-
-    return check

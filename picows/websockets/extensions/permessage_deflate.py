@@ -1,4 +1,4 @@
-"""The settings of the one extension that there is, permessage-deflate (RFC 7692), as `websockets` has them."""
+"""The settings of the one extension that there is, permessage-deflate (RFC 7692)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ class _Factory:
     :param server_no_context_takeover: whether the server compresses each message by itself
     :param client_no_context_takeover: the same for the client
     :param server_max_window_bits: the window of what the server sends, None: as it likes
-    :param client_max_window_bits: the window of what the client sends; True for a client: what the server asks for
+    :param client_max_window_bits: the window of what the client sends; True for a client: what the
+        server asks for
     :param compress_settings: ``level`` and ``memLevel`` of `zlib.compressobj`
     """
 
@@ -58,7 +59,11 @@ class ClientPerMessageDeflateFactory(_Factory):
         # True would do for 1, which no window can have.
         window = None if client_max_window_bits is True else client_max_window_bits
         super().__init__(
-            server_no_context_takeover, client_no_context_takeover, server_max_window_bits, window, compress_settings
+            server_no_context_takeover,
+            client_no_context_takeover,
+            server_max_window_bits,
+            window,
+            compress_settings,
         )
         self.client_max_window_bits = client_max_window_bits
 
@@ -66,8 +71,8 @@ class ClientPerMessageDeflateFactory(_Factory):
 class ServerPerMessageDeflateFactory(_Factory):
     __doc__ = f"""For `serve`.
 {_Factory.__doc__}
-    :param require_client_max_window_bits: whether a client that cannot keep `client_max_window_bits` gets no compression; it does
-        not in any case
+    :param require_client_max_window_bits: whether a client that cannot keep
+        `client_max_window_bits` gets no compression; it does not in any case
     """
     _own = "server_max_window_bits"
 
@@ -88,5 +93,8 @@ class ServerPerMessageDeflateFactory(_Factory):
             compress_settings,
         )
         if require_client_max_window_bits and client_max_window_bits is None:
-            raise ValueError("require_client_max_window_bits is enabled, but client_max_window_bits isn't configured")
+            raise ValueError(
+                "require_client_max_window_bits is enabled, "
+                "but client_max_window_bits isn't configured"
+            )
         self.require_client_max_window_bits = require_client_max_window_bits
