@@ -8,6 +8,7 @@ from typing_extensions import Self, disjoint_base
 
 from ..._streams import MessageStream, Operation
 from ...picows import WSTransport
+from ...upgrade import WSUpgradeRequest
 from ..frames import CloseCode
 from ..http11 import Request, Response
 from ..protocol import State
@@ -38,6 +39,8 @@ class Connection(MessageStream):
     def transport(self) -> asyncio.Transport: ...  # type: ignore[override]  # as `websockets` has it
     @property
     def ws_transport(self) -> WSTransport: ...
+    @property
+    def is_fragmenting(self) -> bool: ...
     @property
     def local_address(self) -> Any: ...
     @property
@@ -88,3 +91,5 @@ class ServerConnection(Connection):
     username: str | None
     def __init__(self, protocol: Protocol, server: Any, **options: Any) -> None: ...
     def respond(self, status: StatusLike, text: str) -> Response: ...
+
+def show_request(connection: ServerConnection, request: WSUpgradeRequest) -> None: ...
