@@ -245,7 +245,10 @@ class WSServer(asyncio.AbstractServer):
         self._abort_half_open()
 
     def refuse_clients(self) -> None:
-        """Refuse the clients that are in the opening handshake, and those to come; for the dialects on top."""
+        """End the opening handshakes that are under way, and those to come: the open connections go on.
+
+        Clients that wait for the decision of a listener factory get 503 Service Unavailable.
+        """
         refuse_handshakes(self._connections)
 
     async def wait_closed(self) -> None:

@@ -57,7 +57,8 @@ def test_beside_the_package_it_leaves_that_alone() -> None:
 def test_gql_works_on_it() -> None:
     pytest.importorskip("gql")
     program = [sys.executable, "tests/websockets/graphql_program.py"]
-    done = subprocess.run(program, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "[0, 1, 2]",

@@ -2,7 +2,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any, Literal, final, overload
 
 from typing_extensions import Self, disjoint_base
 
@@ -14,6 +14,7 @@ from ..http11 import Request, Response
 from ..protocol import State
 from ..typing import BytesLike, Data, DataLike, LoggerLike, StatusLike, Subprotocol
 
+@final
 class Protocol:
     def __init__(self, logger: LoggerLike) -> None: ...
     @property
@@ -55,7 +56,7 @@ class Connection(MessageStream):
     def close_reason(self) -> str | None: ...
     # What the user sets.
     def __getattr__(self, name: str) -> Any: ...
-    def __setattr__(self, name: str, value: Any) -> None: ...
+    def __setattr__(self, name: str, value: Any, /) -> None: ...
     async def __aenter__(self) -> Self: ...
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -82,7 +83,6 @@ class Connection(MessageStream):
         self, code: CloseCode | int | None = ..., reason: str = ""
     ) -> None: ...
 
-@disjoint_base
 class ClientConnection(Connection): ...
 
 @disjoint_base
@@ -91,5 +91,7 @@ class ServerConnection(Connection):
     username: str | None
     def __init__(self, protocol: Protocol, server: Any, **options: Any) -> None: ...
     def respond(self, status: StatusLike, text: str) -> Response: ...
+
+# For the server beside it; not for users.
 
 def show_request(connection: ServerConnection, request: WSUpgradeRequest) -> None: ...

@@ -15,7 +15,7 @@ from ._handshake import ProcessRequest
 from .server import Server, ServerConnection, serve
 
 if TYPE_CHECKING:
-    from werkzeug.routing import Map
+    from werkzeug.routing import Map  # type: ignore[import-not-found,unused-ignore]
 
 __all__ = ["Router", "route", "unix_route"]
 
@@ -51,8 +51,8 @@ class Router:
 
     def route_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """Find the handler; a `process_request`."""
-        from werkzeug.exceptions import NotFound
-        from werkzeug.routing import RequestRedirect
+        from werkzeug.exceptions import NotFound  # type: ignore[import-not-found,unused-ignore]
+        from werkzeug.routing import RequestRedirect  # type: ignore[import-not-found,unused-ignore]
 
         path, _, query = request.path.partition("?")
         adapter = self.url_map.bind(
@@ -67,12 +67,12 @@ class Router:
             return self.redirect(connection, found.new_url)
         except NotFound:
             return self.not_found(connection)
-        connection.handler, connection.handler_kwargs = handler, arguments  # type: ignore[attr-defined]
+        connection.handler, connection.handler_kwargs = handler, arguments
         return None
 
     async def handler(self, connection: ServerConnection) -> None:
         """Call the handler that was found, with the connection and the parameters in the path."""
-        await connection.handler(connection, **connection.handler_kwargs)  # type: ignore[attr-defined]
+        await connection.handler(connection, **connection.handler_kwargs)
 
 
 def route(

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Union, cast
+from typing import Any, Union
 
 from ...picows import WSMsgType, ws_broadcast
 from ...server import WSServer, ws_create_server
@@ -333,12 +333,12 @@ def _name_of(sock: socket.socket) -> str:
     return f"[{name[0]}]:{name[1]}" if sock.family == socket.AF_INET6 else str(name)
 
 
-def _unix_socket(path: Any, sock: Any) -> socket.socket:
+def _unix_socket(path: Any, sock: socket.socket | None) -> socket.socket:
     """A socket bound to `path`; one that nobody listens on any more gives way, as in `create_unix_server` of asyncio."""
     if sock is not None:
         if path is not None:
             raise ValueError("path and sock can not be specified at the same time")
-        return cast("socket.socket", sock)
+        return sock
     if path is None:
         raise ValueError("path was not specified, and no sock specified")
     name = os.fspath(path)
