@@ -66,6 +66,13 @@ def test_a_client_gets_its_message_echoed(start: Start) -> None:
     server.finish()
 
 
+def test_a_client_of_websockets(start: Start) -> None:
+    server = start("echo_server", "--port", 0)
+    client = start("websockets_client", "--url", server.url(), "--count", 2)
+    assert client.finish() == ["Echo reply: Hello 0", "Echo reply: Hello 1", "The server has seen all of it"]
+    server.wait_for("Client disconnected")
+
+
 def test_a_document_is_echoed_compressed(start: Start) -> None:
     server = start("echo_server_messages", "--port", 0)
     url = server.url()
