@@ -71,8 +71,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "websockets.asyncio.server": {
         "picows", "server", "websockets._options", "websockets.asyncio._basic_auth", "websockets.asyncio._handshake",
-        "websockets.asyncio.connection", "websockets.exceptions", "websockets.frames", "websockets.headers", "websockets.http11", "websockets.protocol",
-        "websockets.typing",
+        "websockets.asyncio.connection", "websockets.exceptions", "websockets.frames", "websockets.headers", "websockets.http11",
+        "websockets.protocol", "websockets.typing",
     },
     "websockets.asyncio.router": {"websockets.asyncio._handshake", "websockets.asyncio.server", "websockets.http11"},
     "websockets.asyncio": set(),
