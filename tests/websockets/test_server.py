@@ -15,7 +15,7 @@ from picows.websockets.asyncio.server import Server, ServerConnection, broadcast
 from tests.connection.networks import Network, over_both_loops, over_every_network
 from tests.connection.peers import CLOSE, TEXT, Peer, close_payload
 from tests.connection.proxies import client_tls
-from tests.websockets.servers import asking, client, connect, echo, head_of, request, running, url_of
+from tests.websockets.servers import answer, asking, client, connect, echo, head_of, request, running, url_of
 
 
 async def code_received(peer: Peer) -> int:
@@ -213,6 +213,21 @@ def test_an_opening_handshake_gets_503_when_the_server_closes(net: Network) -> N
                 assert (await head_of(peer)).startswith("HTTP/1.1 503 Service Unavailable\r\n")
                 await silent.lost()
             await server.wait_closed()
+
+    net.run(test())
+
+
+def test_a_request_that_comes_while_the_server_closes_gets_503(net: Network) -> None:
+    servers = []
+
+    def process_request(connection: Any, request: Any) -> None:
+        servers[0].close()
+
+    async def test() -> None:
+        async with running(net, process_request=process_request) as (server, _):
+            servers.append(server)
+            status, _, body = await answer(server, request())
+            assert (status, body) == (503, "Server is shutting down.\n")
 
     net.run(test())
 
