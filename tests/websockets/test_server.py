@@ -226,8 +226,7 @@ def test_a_request_that_comes_while_the_server_closes_gets_503(net: Network) -> 
     async def test() -> None:
         async with running(net, process_request=process_request) as (server, _):
             servers.append(server)
-            status, _, body = await answer(server, request())
-            assert (status, body) == (503, "Server is shutting down.\n")
+            assert (await answer(server, request()))[0] == 503
 
     net.run(test())
 

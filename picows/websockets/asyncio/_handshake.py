@@ -86,7 +86,7 @@ class Handshake:
             raise TypeError(
                 f"create_connection returned {connection!r}, expected a ServerConnection"
             )
-        if self._has_no_say and self._server.is_serving() and _asks_for_websocket(request):
+        if self._has_no_say and _asks_for_websocket(request):
             return self._accepted_at_once(connection)
         show_request(connection, request)
         if self._process_request is None and self._process_response is None:
@@ -151,8 +151,6 @@ class Handshake:
 
     def _accepted(self, connection: ServerConnection, headers: Headers) -> Response:
         """The response where no hook has decided."""
-        if not self._server.is_serving():
-            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n")
         try:
             _check_upgrade(headers)
             self._check_origin(headers)

@@ -278,6 +278,7 @@ class Server:
             raise ProtocolError("control frame too long")
         if self._closing is None:
             self._started.close()
+            self._started.refuse_clients()
             self._stopped.set_result(None)
             self._closing = self.get_loop().create_task(
                 self._close(close_connections, code, reason)
@@ -292,7 +293,6 @@ class Server:
     async def _close(self, close_connections: bool, code: CloseCode | int, reason: str) -> None:
         server = self._started
         self.logger.info("server closing")
-        server.refuse_clients()
         if close_connections:
             for connection in self.connections:
                 self._close_later(connection, code, reason)
