@@ -90,6 +90,11 @@ def extensions():
             ["picows/web/_stream.pyx"],
             depends=interface("picows/_streams.pxd", "picows/picows.pxd"),
         ),
+        Extension(
+            "picows.websockets.asyncio.connection",
+            ["picows/websockets/asyncio/connection.pyx"],
+            depends=interface("picows/websockets/asyncio/*.pxd", "picows/_streams.pxd", "picows/picows.pxd"),
+        ),
     ]
     if switched_on("PICOWS_BUILD_EXAMPLES"):
         modules += [

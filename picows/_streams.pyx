@@ -53,6 +53,7 @@ cdef enum Kind:
     ITERATE
     SEND
     DRAIN
+    REFUSED         # a send that came too late, and waits for the end
 
 
 cdef class MessageStream(WSListener):
@@ -244,6 +245,10 @@ cdef class MessageStream(WSListener):
         return RuntimeError("recv() was called while another coroutine waits in recv(): only one at a time gets the next message")
 
     # What classes on top call.
+
+    cdef object receiving(self):
+        """What :meth:`recv` returns."""
+        return new_operation(self, RECV)
 
     cdef object take(self):
         """The next message, None when none waits."""

@@ -24,7 +24,7 @@ from .picows import (
     WSTransport,
     checked_close,
     end_connections,
-    end_handshakes,
+    refuse_handshakes,
     wait_ended,
 )
 from .proxy import choose_aiofastnet, network
@@ -272,6 +272,13 @@ class WSServer(asyncio.AbstractServer):
         end_connections(self._connections, graceful=False, refuse=self._closed.done())
         self._abort_half_open()
 
+    def refuse_clients(self) -> None:
+        """End the opening handshakes that are under way, and those to come: the open connections go on.
+
+        Clients that wait for the decision of a listener factory get 503 Service Unavailable.
+        """
+        refuse_handshakes(self._connections)
+
     async def shutdown(
         self,
         code: int = WSCloseCode.GOING_AWAY,
@@ -304,7 +311,7 @@ class WSServer(asyncio.AbstractServer):
         if asyncio.get_running_loop() is not self._loop:
             raise RuntimeError(f"{self!r} belongs to another event loop")
         self.close()
-        end_handshakes(self._connections)
+        refuse_handshakes(self._connections)
         transports = list(self._connections)
         random.shuffle(transports)
         closing = []

@@ -251,8 +251,28 @@ cdef int factory_too_late(Connection connection) except -1:
     connection.options.logger.info(
         "the listener factory did not decide about a request of %r within %s seconds of its connection",
         reader.request.path, connection.options.handshake_timeout)
+    return refuse_for_now(connection, reader)
+
+
+cdef int refuse_for_now(Connection connection, reader) except -1:
     cancel_factory(connection)
     return answer_with(connection, reader, error_response(503, b"Service Unavailable"))
+
+
+def refuse_handshakes(Registry registry not None):
+    """End the opening handshakes of a server, those that are under way and those to come, and leave the open connections alone.
+
+    Who waits for the decision of a listener factory gets 503, others are cut.
+    """
+    cdef Connection connection
+    registry.refuses = True
+    for connection in every_connection(registry):
+        if connection.state != STATE_HANDSHAKE:
+            continue
+        if isinstance(connection.handshake, PendingAnswer):
+            refuse_for_now(connection, (<PendingAnswer>connection.handshake).reader)
+        else:
+            disconnect(connection, False)
 
 
 cdef inline bint awaits_upgrade(Connection connection):

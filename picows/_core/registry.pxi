@@ -36,15 +36,6 @@ cdef class Registry:
         return f"<{self.upgraded} connections of a server>"
 
 
-def end_handshakes(Registry registry not None):
-    """Cut those in the opening handshake, and those who come from now on."""
-    cdef Connection connection
-    registry.refuses = True
-    for connection in every_connection(registry):
-        if connection.state == STATE_HANDSHAKE:
-            disconnect(connection, False)
-
-
 def end_connections(Registry registry not None, bint graceful, bint refuse):
     """End every connection of a server.
 

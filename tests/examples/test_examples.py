@@ -19,6 +19,7 @@ import pytest
 import websockets
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows.websockets import connect
 from tests.connection.proxies import SCHEMES, USER_INFO, running_proxy
 from tests.examples.program import ROOT, Start
 
@@ -31,6 +32,30 @@ def test_every_example_is_run_here() -> None:
     assert examples - run_here - benchmark == set()
 
 
+# picows.websockets
+
+
+def test_a_chat_by_coroutines(start: Start) -> None:
+    server = start("websockets_server", "--port", 0)
+    url = server.url()
+
+    async def chat() -> None:
+        async with connect(url + "a") as first, connect(url + "a") as second, connect(url + "b") as other:
+            await first.send("hello")
+            assert [await first.recv(), await second.recv()] == ["hello", "hello"]
+            await other.send("alone")
+            assert await other.recv() == "alone"
+            server.interrupt()
+            await first.wait_closed()
+            assert first.close_code == 1001
+
+    with contextlib.closing(http.client.HTTPConnection(urlsplit(url).netloc)) as plain:
+        plain.request("GET", "/health")
+        assert plain.getresponse().read() == b"OK\n"
+    asyncio.run(chat())
+    server.finish()
+
+
 # Echo
 
 
@@ -41,6 +66,13 @@ def test_a_client_gets_its_message_echoed(start: Start) -> None:
     server.wait_for("Client disconnected")
     server.interrupt()
     server.finish()
+
+
+def test_a_client_of_websockets(start: Start) -> None:
+    server = start("echo_server", "--port", 0)
+    client = start("websockets_client", "--url", server.url(), "--count", 2)
+    assert client.finish() == ["Echo reply: Hello 0", "Echo reply: Hello 1", "The server has seen all of it"]
+    server.wait_for("Client disconnected")
 
 
 def test_a_document_is_echoed_compressed(start: Start) -> None:

@@ -1,0 +1,1 @@
+"""What `extensions` of `connect` and `serve` takes."""
