@@ -71,7 +71,7 @@ under_sanitizers := LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -prin
 
 sanitize: sanitized
 	cd $(sanitized) && $(under_sanitizers) \
-	    $(python) -m pytest --capture=sys tests/codec tests/messages tests/deflate tests/upgrade tests/connection -k 'not uvloop' $(PYTEST_ARGS)
+	    $(python) -m pytest --capture=sys tests/codec tests/messages tests/deflate tests/upgrade tests/connection tests/streams -k 'not uvloop' $(PYTEST_ARGS)
 
 sanitized: venv
 	@mkdir -p $(sanitized) && rm -rf $(addprefix $(sanitized)/,picows tests examples)
