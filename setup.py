@@ -80,6 +80,11 @@ def extensions():
             ["picows/_streams.pyx"],
             depends=interface("picows/_streams*.p?[di]", "picows/picows.pxd"),
         ),
+        Extension(
+            "picows.websockets.asyncio.connection",
+            ["picows/websockets/asyncio/connection.pyx"],
+            depends=interface("picows/websockets/asyncio/*.pxd", "picows/_streams.pxd", "picows/picows.pxd"),
+        ),
     ]
     if switched_on("PICOWS_BUILD_EXAMPLES"):
         modules += [

@@ -46,9 +46,11 @@ cdef class MessageStream(WSListener):
         readonly double latency     # between the last ping and its pong, 0 before
 
         readonly bint ended     # no more messages come; those that wait can still be taken
+        bint tells_end_late     # a send that cannot go out any more waits for the end before it raises
 
     # For classes on top: what they call.
     cdef object take(self)
+    cdef object receiving(self)
     cdef bint send_now(self, WSMsgType msg_type, message) except -1
     cdef object sending(self, int msg_type, message)
     cdef int end(self) except -1

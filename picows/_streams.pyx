@@ -52,6 +52,7 @@ cdef enum Kind:
     ITERATE
     SEND
     DRAIN
+    REFUSED         # a send that came too late, and waits for the end
 
 
 cdef class MessageStream(WSListener):
@@ -96,19 +97,15 @@ cdef class MessageStream(WSListener):
 
     @property
     def close_code(self):
-        """What the peer's CLOSE said, 1005 for one without a code, 1006 when the connection ended without one; else None."""
-        handshake = None if self._transport is None else self._transport.close_handshake
-        if handshake is None or handshake.recv is None:
-            return ABNORMAL_CLOSURE if self.ended else None
-        return handshake.recv.code or NO_STATUS
+        """As `WSTransport.close_code`; 1006 as soon as no more messages come, if the peer's CLOSE has not."""
+        code = None if self._transport is None else self._transport.close_code
+        return ABNORMAL_CLOSURE if code is None and self.ended else code
 
     @property
     def close_reason(self):
-        """The reason in the peer's CLOSE, empty when there was none; None as long as `close_code` is."""
-        handshake = None if self._transport is None else self._transport.close_handshake
-        if handshake is None or handshake.recv is None:
-            return "" if self.ended else None
-        return handshake.recv.reason or ""
+        """As `WSTransport.close_reason`: None as long as `close_code` is."""
+        reason = None if self._transport is None else self._transport.close_reason
+        return "" if reason is None and self.ended else reason
 
     def recv(self):
         """Wait for the next message; a `str` or `bytes`.
@@ -243,6 +240,10 @@ cdef class MessageStream(WSListener):
         return RuntimeError("recv() was called while another coroutine waits in recv(): only one at a time gets the next message")
 
     # What classes on top call.
+
+    cdef object receiving(self):
+        """What :meth:`recv` returns."""
+        return new_operation(self, RECV)
 
     cdef object take(self):
         """The next message, None when none waits."""

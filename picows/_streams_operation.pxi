@@ -121,22 +121,30 @@ cdef object go_on_sending(Operation operation, MessageStream stream):
         if msg_type == BY_TYPE:
             msg_type = type_of(message)
         if not stream.send_now(<WSMsgType>msg_type, message):
-            raise stream.end_error()
+            operation.kind = REFUSED
     elif stream.ended:
         raise stream.end_error()
+    if operation.kind == REFUSED:
+        if stream.ended or not stream.tells_end_late:
+            raise stream.end_error()
+        return wait_among_senders(operation, stream)
     if not stream.writing_paused:
         stream.sent_in_a_row += 1
         if has_waited or stream.sent_in_a_row < MAX_SENT_IN_A_ROW:
             return None
     if stream.ended:
         raise stream.end_error()
+    if not stream.writing_paused:
+        stream.loop.call_soon(wake_unless_paused, stream)
+    return wait_among_senders(operation, stream)
+
+
+cdef object wait_among_senders(Operation operation, MessageStream stream):
     stream.sent_in_a_row = 0
     operation.future = new_waiter(stream)
     if stream.senders is None:
         stream.senders = []
     stream.senders.append(operation.future)
-    if not stream.writing_paused:
-        stream.loop.call_soon(wake_unless_paused, stream)
     operation.finished = False
     return operation.future
 

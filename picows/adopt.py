@@ -82,7 +82,8 @@ def ws_adopt(
     .. the options, as picows/settings.py describes them
     :return:
         The transport of the connection. Its `response` is what was answered: with the status 101
-        it is open; otherwise it is being closed; None while the request is not complete.
+        it is open; otherwise it is being closed; None while the request is not complete, or a
+        listener factory that is a coroutine decides about it.
 
     :raises ValueError, TypeError: an argument is wrong; nothing was written, and the transport
         still has its protocol

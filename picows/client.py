@@ -34,7 +34,7 @@ ClientListenerFactory = Union[
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 
 # Meant for the server they were written for, and for no other.
-_HEADERS_OF_ONE_ORIGIN = ("authorization", "cookie", "host", "proxy-authorization")
+HEADERS_OF_ONE_ORIGIN = ("authorization", "cookie", "host", "proxy-authorization")
 
 # Arguments of create_connection that are given in another way.
 _RESERVED_KWARGS = {
@@ -204,7 +204,7 @@ class _Target:
         headers = [
             (name, value)
             for name, value in self.extra_headers
-            if name.lower() not in _HEADERS_OF_ONE_ORIGIN
+            if name.lower() not in HEADERS_OF_ONE_ORIGIN
         ]
         kwargs = {name: value for name, value in self.kwargs.items() if name != "server_hostname"}
         return replace(self, url=url, extra_headers=headers, kwargs=kwargs)

@@ -7,7 +7,7 @@ from typing import Final, final
 from typing_extensions import Buffer, Self, disjoint_base
 
 from .settings import Settings
-from .upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
+from .upgrade import WSUpgradeRequest, WSUpgradeResponse
 
 PICOWS_DEBUG_LL: Final[int]
 
@@ -102,6 +102,10 @@ class WSTransport:
     @property
     def close_handshake(self) -> WSCloseHandshake | None: ...
     @property
+    def close_code(self) -> int | None: ...
+    @property
+    def close_reason(self) -> str | None: ...
+    @property
     def is_client_side(self) -> bool: ...
     @property
     def is_secure(self) -> bool: ...
@@ -174,13 +178,14 @@ class Registry:
 
 def end_connections(registry: Registry, graceful: bool, refuse: bool) -> None: ...
 async def wait_ended(registry: Registry) -> None: ...
+def refuse_handshakes(registry: Registry) -> None: ...
 
 @final
 class ConnectionOptions:
     def __init__(
         self,
         settings: Settings,
-        listener_factory: Callable[..., WSListener | WSUpgradeResponseWithListener | None],
+        listener_factory: Callable[..., object],
         registry: Registry | None = None,
     ) -> None: ...
     @property

@@ -1,6 +1,8 @@
 """The asyncio-aware half of the package: frames of a connection in and out, on top of the sans-I/O codec."""
 
 import asyncio
+import functools
+import inspect
 import operator
 import os
 import threading

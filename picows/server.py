@@ -6,7 +6,7 @@ import asyncio
 import functools
 import socket
 import ssl
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, Union
 
 from .arguments import accepts, check_context, check_optional
@@ -20,15 +20,15 @@ from .picows import (
     WSSlowPeerPolicy,
     WSTransport,
     end_connections,
+    refuse_handshakes,
     wait_ended,
 )
 from .proxy import choose_aiofastnet, network
 from .settings import LoggerLike, Settings, document_options
 from .upgrade import WSUpgradeRequest, WSUpgradeResponseWithListener
 
-ServerListenerFactory = Callable[
-    [WSUpgradeRequest], Union[WSListener, WSUpgradeResponseWithListener, None]
-]
+_Decision = Union[WSListener, WSUpgradeResponseWithListener, None]
+ServerListenerFactory = Callable[[WSUpgradeRequest], Union[_Decision, Awaitable[_Decision]]]
 
 
 async def ws_create_server(
@@ -65,6 +65,9 @@ async def ws_create_server(
         connection; or a :class:`WSUpgradeResponseWithListener` to choose the response, which is
         sent to plain HTTP requests too if it is no 101 (health checks); or None for 404 Not
         Found. If it raises, the response is 500 Internal Server Error and the exception is logged.
+        It may be a coroutine function, or return any other awaitable of these. That is cancelled
+        when the client leaves or the server ends its clients meanwhile, and when
+        `websocket_handshake_timeout` is over, which is answered by 503 Service Unavailable.
     :param host:
         The name or address to listen on, or a sequence of them. None or the empty string: all
         interfaces.
@@ -240,6 +243,13 @@ class WSServer(asyncio.AbstractServer):
         """End every connection at once, without a CLOSE; what waits to be sent is dropped."""
         end_connections(self._connections, graceful=False, refuse=self._closed.done())
         self._abort_half_open()
+
+    def refuse_clients(self) -> None:
+        """End the opening handshakes that are under way, and those to come: the open connections go on.
+
+        Clients that wait for the decision of a listener factory get 503 Service Unavailable.
+        """
+        refuse_handshakes(self._connections)
 
     async def wait_closed(self) -> None:
         """Wait until :meth:`close` is called, and the connections that are then being closed have ended.

@@ -136,10 +136,10 @@ class Settings:
         _or_none(check_seconds),
         """
         How many seconds the peer may take for its part of the opening handshake. None: no limit.
-        A server counts from the connecting of a client to the end of its upgrade request. A client
-        waits so long for the answer to its request, and for a proxy to open its tunnel; connecting
-        itself is bounded by the operating system, and the TLS handshake by
-        ``ssl_handshake_timeout`` (60 seconds unless given).
+        A server counts from the connecting of a client to the end of its upgrade request, and of
+        a listener factory that is a coroutine. A client waits so long for the answer to its
+        request, and for a proxy to open its tunnel; connecting itself is bounded by the operating
+        system, and the TLS handshake by ``ssl_handshake_timeout`` (60 seconds unless given).
         """,
     )
     logger_name: str | LoggerLike | None = _option(

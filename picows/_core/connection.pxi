@@ -63,7 +63,7 @@ cdef class Connection:
         # handshake
         object request              # client: the WSUpgradeRequest to be sent, ...
         object is_secure            # ... and whether its URL says wss; None: what the transport says
-        object handshake            # RequestReader or ResponseReader, until the upgrade is done
+        object handshake            # RequestReader, PendingAnswer or ResponseReader, until the upgrade is done
         object upgrade_waiter       # client: a future that tells how the upgrade ended
 
         # timers and waiters

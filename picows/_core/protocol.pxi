@@ -52,6 +52,7 @@ cdef class AsyncioProtocol(Connection):
         self.direct = False
         cancel_timer(self)
         cancel_stall_timer(self)
+        cancel_factory(self)
         self.write_buffers = None
         transport.is_disconnected = True
         if self.over_tls:

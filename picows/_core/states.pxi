@@ -1,5 +1,33 @@
 # What moves a connection from one state to the next: connection.pxi draws them.
 
+@cython.final
+cdef class PendingAnswer:
+    """Stands in the slot of the handshake while a listener factory that is a coroutine has not decided yet."""
+    cdef:
+        object reader               # the RequestReader
+        object task                 # of the factory
+
+    def __cinit__(self, reader, task):
+        self.reader = reader
+        self.task = task
+
+
+# Factories that were cancelled, until they have cleaned up: a loop holds its tasks weakly. Threads may share it, for to add
+# and to discard are one step each.
+cdef set cancelled_factories = set()
+
+
+cdef inline int cancel_factory(Connection connection) except -1:
+    """Nobody waits for the decision of a factory any more, if there is one to be made."""
+    if isinstance(connection.handshake, PendingAnswer):
+        task = (<PendingAnswer>connection.handshake).task
+        connection.handshake = None
+        cancelled_factories.add(task)
+        task.add_done_callback(cancelled_factories.discard)
+        task.cancel()
+    return 0
+
+
 cdef int open_frames(Connection connection, WSListener listener) except -1:
     """The upgrade is done."""
     cancel_timer(connection)
@@ -35,6 +63,7 @@ cdef int note_close_received(Connection connection, WSFrame frame) except -1:
 
 cdef int enter_lingering(Connection connection) except -1:
     cancel_timer(connection)
+    cancel_factory(connection)
     connection.state = STATE_LINGERING
     return wake_pong_waiter(connection)
 

@@ -1,5 +1,9 @@
 # WSTransport: what a user sends through.
 
+# What `close_code` tells of a CLOSE without a code (RFC 6455 7.4.1).
+cdef int NO_STATUS_RECEIVED = 1005
+
+
 cdef class WSTransport:
     """One connection: sends frames and ends the connection.
 
@@ -139,6 +143,24 @@ cdef class WSTransport:
         if connection.state == STATE_CLOSED:
             return 0
         return queued(connection) + (connection.gathered.size if connection.gathered is not None else 0)
+
+    @property
+    def close_code(self):
+        """How the connection ended, as the WebSocket API tells it (RFC 6455 7.1.5): the close code that the peer has sent.
+
+        1005: its CLOSE has no code; 1006: the connection has ended without one. None until its CLOSE has come or the connection
+        has ended. What was said in detail, by us too, is in :attr:`close_handshake`.
+        """
+        if self.close_handshake is not None and self.close_handshake.recv is not None:
+            return self.close_handshake.recv.code or NO_STATUS_RECEIVED
+        return WSCloseCode.ABNORMAL_CLOSURE if self.is_disconnected else None
+
+    @property
+    def close_reason(self):
+        """The reason in the peer's CLOSE, empty if there is none; None as long as :attr:`close_code` is."""
+        if self.close_handshake is not None and self.close_handshake.recv is not None:
+            return self.close_handshake.recv.reason or ""
+        return "" if self.is_disconnected else None
 
     @cython.binding(True)
     async def close(self, code=WSCloseCode.OK, reason=None, timeout=10):

@@ -6,7 +6,7 @@ other. This file does nothing but show what those hold.
 """
 
 from .client import MAX_BODY_SIZE, ResponseReader, create_request
-from .grammar import MAX_HEAD_SIZE, MAX_HEADERS
+from .grammar import MAX_HEAD_SIZE, MAX_HEADERS, accept_value
 from .messages import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from .server import MAX_TARGET_SIZE, RequestReader, answer
 
@@ -20,6 +20,7 @@ __all__ = [
     "WSUpgradeRequest",
     "WSUpgradeResponse",
     "WSUpgradeResponseWithListener",
+    "accept_value",
     "answer",
     "create_request",
 ]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import parse_qsl, unquote
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, MultiDict
 
 from .grammar import (
     CONNECTION,
     CONTENT_LENGTH,
     CONTENT_TYPE,
+    COOKIE,
     HTTP_1_1,
     UPGRADE,
     UPGRADE_FIELDS,
@@ -25,6 +27,8 @@ SWITCHING_PROTOCOLS = HTTPStatus.SWITCHING_PROTOCOLS  # looking a member up is s
 
 _TEXT = "text/plain; charset=utf-8"
 _BAD_IN_LOCATION = re.compile(r"[\x00-\x20\x7f]")
+_AUTHORITY = re.compile("[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")  # of a target in absolute form
+_QUOTED = re.compile(r"\\(?:([0-3][0-7][0-7])|(.))")  # how `http.cookies` writes what a cookie cannot hold
 
 
 class WSUpgradeRequest:
@@ -34,10 +38,13 @@ class WSUpgradeRequest:
     :param path: the request target, query included
     :param version: ``b"HTTP/1.1"``
     :param headers: names are case-insensitive, a name may occur more than once
+
+    `target_path`, `query` and `cookies` are read out of these whenever they are asked for.
     """
 
     __module__ = "picows.upgrade"  # where pickles look for it, other versions' too
-    __slots__ = ("headers", "method", "path", "version")
+    # On a server _transport is set to the asyncio transport that the request came by.
+    __slots__ = ("_transport", "headers", "method", "path", "version")
 
     def __init__(
         self,
@@ -62,6 +69,63 @@ class WSUpgradeRequest:
             self.version,
             field_lines(self.headers),
         )
+
+    @property
+    def target_path(self) -> str:
+        """The path without the query, its percent-encoding decoded as UTF-8.
+
+        What is no UTF-8 there becomes U+FFFD.
+        """
+        return unquote(self._target().partition("?")[0])
+
+    @property
+    def query(self) -> MultiDict[str]:
+        """The parameters of the query, decoded: ``request.query["symbol"]``.
+
+        A new dictionary each time. A name may occur more than once; a "+" is a blank.
+        """
+        return MultiDict(parse_qsl(self._target().partition("?")[2], keep_blank_values=True))
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies by their names (RFC 6265 section 4.2), in a new dictionary each time.
+
+        Of several with one name it is the first: a browser sends the one with the longest path
+        first. What is no cookie between others is skipped.
+        """
+        cookies: dict[str, str] = {}
+        for part in ";".join(self.headers.getall(COOKIE, ())).split(";"):
+            name, equals, value = part.partition("=")
+            name = name.strip()
+            if equals and name:
+                cookies.setdefault(name, _unquoted(value.strip()))
+        return cookies
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """What the transport of a server's connection knows, before anything is answered.
+
+        :param name: as for :meth:`asyncio.BaseTransport.get_extra_info`: ``"peername"``,
+            ``"sockname"``, ``"socket"``, ``"sslcontext"``, ``"ssl_object"``, ``"peercert"``, ...
+        :param default: what to return if it does not know; always with a client's request
+        """
+        transport = getattr(self, "_transport", None)
+        return default if transport is None else transport.get_extra_info(name, default)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copies and pickles know nothing of the connection."""
+        reduced = super().__reduce_ex__(protocol)
+        slots = reduced[2][1] if hasattr(self, "_transport") else None
+        if isinstance(slots, dict):
+            slots.pop("_transport", None)
+        return reduced
+
+    def _target(self) -> str:
+        """The request target from its path on."""
+        target = self.path.decode("utf-8", "replace")
+        if target.startswith("/") or target == "*":
+            return target
+        behind = _AUTHORITY.sub("", target, count=1)
+        return behind if behind.startswith("/") else "/" + behind
 
     def __repr__(self) -> str:
         return f"<WSUpgradeRequest {self.method!r} {self.path!r} {self.headers!r}>"
@@ -204,6 +268,13 @@ def with_text(
     if body is not None and CONTENT_TYPE not in headers:
         headers.add(CONTENT_TYPE, _TEXT)
     return WSUpgradeResponse(status, headers, body)
+
+
+def _unquoted(value: str) -> str:
+    """The value of a cookie without the quotes that it may have."""
+    if len(value) < 2 or not value.startswith('"') or not value.endswith('"'):
+        return value
+    return _QUOTED.sub(lambda match: chr(int(match[1], 8)) if match[1] else match[2], value[1:-1])
 
 
 def may_have_body(status: int) -> bool:

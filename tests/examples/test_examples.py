@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import importlib.util
 import os
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows.websockets import connect
 from tests.connection.proxies import SCHEMES, USER_INFO, running_proxy
 from tests.examples.program import ROOT, Start
 
@@ -26,6 +28,30 @@ def test_every_example_is_run_here() -> None:
     # One program of several files, which has tests of its own.
     benchmark = {"benchmark", "benchmark_libraries", "benchmark_peers", "benchmark_report"}
     assert examples - run_here - benchmark == set()
+
+
+# picows.websockets
+
+
+def test_a_chat_by_coroutines(start: Start) -> None:
+    server = start("websockets_server", "--port", 0)
+    url = server.url()
+
+    async def chat() -> None:
+        async with connect(url + "a") as first, connect(url + "a") as second, connect(url + "b") as other:
+            await first.send("hello")
+            assert [await first.recv(), await second.recv()] == ["hello", "hello"]
+            await other.send("alone")
+            assert await other.recv() == "alone"
+            server.interrupt()
+            await first.wait_closed()
+            assert first.close_code == 1001
+
+    with contextlib.closing(http.client.HTTPConnection(urlsplit(url).netloc)) as plain:
+        plain.request("GET", "/health")
+        assert plain.getresponse().read() == b"OK\n"
+    asyncio.run(chat())
+    server.finish()
 
 
 # Echo

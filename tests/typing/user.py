@@ -55,7 +55,8 @@ class Client(WSListener):
             code: WSCloseCode = frame.get_close_code()
             message: bytes | None = frame.get_close_message()
             reason: str | None = frame.get_close_reason()
-            print(reason)
+            ended: tuple[int | None, str | None] = transport.close_code, transport.close_reason
+            print(reason, ended)
             transport.send_close(code, message)
             transport.send_close(3000, "a private code")
             transport.disconnect(graceful=False)
