@@ -85,6 +85,11 @@ def extensions():
             ["picows/websockets/asyncio/connection.pyx"],
             depends=interface("picows/websockets/asyncio/*.pxd", "picows/_streams.pxd", "picows/picows.pxd"),
         ),
+        Extension(
+            "picows._asgi",
+            ["picows/_asgi.pyx"],
+            depends=interface("picows/_streams.pxd", "picows/picows.pxd"),
+        ),
     ]
     if switched_on("PICOWS_BUILD_EXAMPLES"):
         modules += [

@@ -53,10 +53,12 @@ cdef class MessageStream(WSListener):
     cdef object receiving(self)
     cdef bint send_now(self, WSMsgType msg_type, message) except -1
     cdef object sending(self, int msg_type, message)
+    cdef object receiving(self)
     cdef int end(self) except -1
 
-    # And what they may override; only the first one is called for every message.
+    # And what they may override; only the first two are called for every message.
     cdef object message_of(self, WSFrame frame)
+    cdef object event_of(self, message)
     cpdef ping_received(self, WSFrame frame)
     cpdef pong_received(self, WSFrame frame)
     cpdef close_received(self, WSFrame frame)

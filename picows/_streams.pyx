@@ -1,6 +1,7 @@
 """Messages to await: the engine of all coroutine interfaces. It keeps their only queue, waiters and flow control."""
 
 import asyncio
+import functools
 import os
 from asyncio import Future
 from time import monotonic
@@ -49,6 +50,7 @@ cdef enum:
 
 cdef enum Kind:
     RECV
+    EVENT
     ITERATE
     SEND
     DRAIN
@@ -212,6 +214,10 @@ cdef class MessageStream(WSListener):
             return frame.get_payload_as_utf8_text()
         return frame.get_payload_as_bytes()
 
+    cdef object event_of(self, message):
+        """What :meth:`receiving` gives for a message, and for None: at the end of the connection."""
+        return message
+
     cpdef ping_received(self, WSFrame frame):
         """Called for a PING that the connection does not answer itself."""
 
@@ -276,6 +282,13 @@ cdef class MessageStream(WSListener):
         operation.msg_type = msg_type
         operation.message = message
         return operation
+
+    cdef object receiving(self):
+        """What to await for the next event: a message, or the end of the connection, which is told again and again.
+
+        Any number may wait, in turn.
+        """
+        return new_operation(self, EVENT)
 
     cdef int end(self) except -1:
         """No more messages come: tell who waits. Called at the end of the connection, unless it was before."""

@@ -56,7 +56,7 @@ cdef object step(Operation operation):
     if operation.finished:
         raise RuntimeError("this was awaited already: call recv(), send() or drain() anew")
     operation.finished = True       # most need not wait, and all may raise
-    if operation.kind == RECV or operation.kind == ITERATE:
+    if operation.kind == RECV or operation.kind == EVENT or operation.kind == ITERATE:
         return go_on_receiving(operation, operation.stream)
     return go_on_sending(operation, operation.stream)
 
@@ -85,20 +85,23 @@ cdef int give_up(Operation operation) except -1:
 cdef object go_on_receiving(Operation operation, MessageStream stream):
     cdef bint was_woken
     check_connected(stream, "recv")
-    if operation.future is not None:
+    if stream.receiver is not None and stream.receiver is operation.future:
         was_woken = stream.receiver_woken
         give_up(operation)
         if not was_woken:
             raise RuntimeError("recv() was resumed before the future that it waits for was done")
     elif stream.receiver is not None:
-        raise stream.concurrency_error()
+        if operation.kind != EVENT:
+            raise stream.concurrency_error()
+        return wait_behind(operation, stream)
+    if stream.count == 0:
+        # What is written may run code that brings messages, or the end.
+        write_gathered(stream)
     if stream.count:
-        return stream.take()
-    # What is written may run code that brings messages, or the end.
-    write_gathered(stream)
-    if stream.count:
-        return stream.take()
+        return stream.take() if operation.kind != EVENT else stream.event_of(stream.take())
     if stream.ended:
+        if operation.kind == EVENT:
+            return stream.event_of(None)
         if operation.kind == ITERATE and stream.ended_well():
             raise StopAsyncIteration
         raise stream.end_error()
@@ -107,6 +110,18 @@ cdef object go_on_receiving(Operation operation, MessageStream stream):
     stream.receiver_woken = False
     operation.finished = False
     return operation.future
+
+
+cdef object wait_behind(Operation operation, MessageStream stream):
+    """Somebody else waits for the next message: try again when they have it, or have given up."""
+    waiter = operation.future = new_waiter(stream)
+    stream.receiver.add_done_callback(functools.partial(wake_next, waiter))
+    operation.finished = False
+    return waiter
+
+
+def wake_next(waiter, _):
+    wake(waiter)
 
 
 cdef object go_on_sending(Operation operation, MessageStream stream):

@@ -7,7 +7,7 @@ from typing import Final, final
 from typing_extensions import Buffer, Self, disjoint_base
 
 from .settings import Settings
-from .upgrade import WSUpgradeRequest, WSUpgradeResponse
+from .upgrade import RequestReader, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
 PICOWS_DEBUG_LL: Final[int]
 
@@ -203,3 +203,6 @@ class WSProtocol(asyncio.BufferedProtocol):
     def abort(self) -> None: ...
 
 def adopt(connection: WSProtocol, underlying: asyncio.Transport, request: memoryview) -> WSTransport: ...
+def adopt_upgraded(
+    connection: WSProtocol, underlying: asyncio.Transport, reader: RequestReader, head: bytes, listener: WSListener
+) -> None: ...

@@ -31,11 +31,13 @@ ARROWS: dict[str, set[str]] = {
     "tls": set(),
     "picows": {"arguments", "_codec", "_messages", "_tracebacks", "deflate", "errors", "tls", "upgrade"},
     "_streams": {"arguments", "picows"},
+    "_asgi": {"_streams", "picows"},
     "proxy": {"errors", "url"},
     "settings": {"arguments", "deflate", "picows"},
     "client": {"arguments", "deflate", "errors", "picows", "proxy", "settings", "upgrade", "url"},
     "server": {"arguments", "deflate", "picows", "proxy", "settings", "upgrade"},
     "adopt": {"deflate", "picows", "server", "settings"},
+    "uvicorn": {"_asgi", "deflate", "errors", "picows", "settings", "upgrade"},
     "api": {"client", "server", "settings"},
     "websockets._place": set(),
     "websockets._types": set(),
@@ -103,7 +105,7 @@ PARTS: dict[str, set[str]] = {
         "closing", "connection", "failure", "handshake", "marks", "memory", "options", "receive", "registry", "states",
         "timers",
     },
-    "adopt": {"closing", "marks", "memory", "protocol"},
+    "adopt": {"closing", "handshake", "marks", "memory", "protocol", "send"},
     "transport": {"closing", "compression", "connection", "flow", "keepalive", "marks", "send", "timers"},
 }  # fmt: skip
 

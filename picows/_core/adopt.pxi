@@ -25,6 +25,23 @@ def adopt(AsyncioProtocol connection not None, underlying, request):
     return transport
 
 
+def adopt_upgraded(AsyncioProtocol connection not None, underlying, reader, bytes head not None, WSListener listener not None):
+    """Go on behind a request that somebody else has read and checked; it is answered by `head`, a 101, and frames come next.
+
+    :param connection: is the transport's protocol already
+    :param reader: what has read the request, a RequestReader
+    """
+    connection.connection_made(underlying)
+    connection.transport_queued = True
+    connection.writing_paused = has_paused(underlying)
+    connection.handshake = reader
+    write_head(connection, head)
+    begin_frames(connection, listener)
+    connection.handshake = None
+    read_on(connection)
+    tell_flow(connection)
+
+
 cdef bint has_paused(underlying) except -1:
     """Whether the transport has told its former protocol to pause."""
     try:

@@ -72,6 +72,7 @@ class RequestReader:
     """Read one upgrade request, on the server side (RFC 6455 section 4.2.1).
 
     :param compression: the compression to agree to if the client offers it; None: none
+    :param max_head_size: of request line and headers, in bytes
 
     `request` is set once the request is complete; `accept` is then the value of
     Sec-WebSocket-Accept that answers it, None when it is a plain GET that asks for no upgrade to
@@ -86,6 +87,7 @@ class RequestReader:
         "_checked",
         "_compression",
         "_count",
+        "_max_head_size",
         "_raw",
         "_reading",
         "accept",
@@ -97,11 +99,14 @@ class RequestReader:
 
     request: WSUpgradeRequest
 
-    def __init__(self, compression: WSDeflate | None = None) -> None:
+    def __init__(
+        self, compression: WSDeflate | None = None, max_head_size: int = MAX_HEAD_SIZE
+    ) -> None:
         self.accept: str | None = None
         self.agreement: Agreement | None = None
         self.extensions: str | None = None
         self._compression = compression
+        self._max_head_size = max_head_size
         self.rest = b""
         self._raw = b""
         self._checked = 0  # bytes of whole lines that were found right; 0 without a request line
@@ -121,13 +126,14 @@ class RequestReader:
             return True
         known = len(self._raw)
         received = self._raw + data
-        end = size_of_head(received, known, MAX_HEAD_SIZE)
+        limit = self._max_head_size
+        end = size_of_head(received, known, limit)
         if not end:
-            self._raw = received[:MAX_HEAD_SIZE]
+            self._raw = received[:limit]
             self._check_lines()
-            if len(received) >= MAX_HEAD_SIZE:
+            if len(received) >= limit:
                 part = "headers are" if self._checked else "request line is"
-                self._refuse_head(431, f"the {part} over {MAX_HEAD_SIZE} bytes")
+                self._refuse_head(431, f"the {part} over {limit} bytes")
             return False
 
         self._raw = received[:end]
