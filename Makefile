@@ -93,6 +93,7 @@ fuzz-live-sanitize: sanitized
 bench: build
 	@$(call install,requirements-benchmark.txt)
 	@$(python) -m examples.benchmark --json docs/images/benchmark.json --charts docs/images $(BENCH_ARGS)
+	@$(python) -m examples.benchmark_coroutines --json docs/images/benchmark_coroutines.json $(COROUTINE_ARGS)
 
 # The testsuite is no part of this, and wants an old Python: docs/conformance.rst says how to get it.
 .PHONY: conformance
