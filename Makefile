@@ -79,7 +79,7 @@ under_sanitizers := LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -prin
 
 sanitize: sanitized
 	cd $(sanitized) && $(under_sanitizers) \
-	    $(python) -m pytest --capture=sys tests/codec tests/messages tests/deflate tests/upgrade tests/connection -k 'not uvloop' $(PYTEST_ARGS)
+	    $(python) -m pytest --capture=sys tests/codec tests/messages tests/deflate tests/upgrade tests/connection tests/streams -k 'not uvloop' $(PYTEST_ARGS)
 
 sanitized: venv
 	@mkdir -p $(sanitized) && rm -rf $(addprefix $(sanitized)/,picows tests examples)
@@ -102,6 +102,7 @@ bench: build
 	@$(call install,requirements-benchmark.txt)
 	@$(python) -m examples.benchmark --json docs/images/benchmark.json --charts docs/images $(BENCH_ARGS)
 	@$(python) -m examples.benchmark_latency --json docs/images/latency.json $(LATENCY_ARGS)
+	@$(python) -m examples.benchmark_coroutines --json docs/images/benchmark_coroutines.json $(COROUTINE_ARGS)
 
 # The testsuite is no part of this, and wants an old Python: docs/conformance.rst says how to get it.
 .PHONY: conformance

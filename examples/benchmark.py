@@ -219,17 +219,18 @@ class ServerTrial(Trial):
 
     async def start(self) -> None:
         await super().start()
-        modes = ("broadcast", "send to all")
-        mode = self.case.kind if self.case.kind in modes else "echo"
-        self.port = await self.library.ask("serve", self.case.tls, mode)
+        self.port = await self.library.ask("serve", self.case.tls, self.serve_mode())
         if self.port is None:
             self.skipped = True
         else:
             await self.prepare()
 
+    def serve_mode(self) -> str:
+        return self.case.kind if self.case.kind in ("broadcast", "send to all") else "echo"
+
     async def prepare(self) -> None:
         await self.peer.ask("open", self.port, self.case.tls, self.case.connections)
-        if self.case.kind == "echo":
+        if self.case.depth:
             self.messages = self.case.depth
             await self.peer.ask("echo", self.case.depth, self.case.size)
         else:
@@ -282,16 +283,19 @@ class ClientTrial(Trial):
     async def start(self) -> None:
         await super().start()
         port = await self.peer.ask("listen", self.case.tls)
+        exchange = self.exchange()
+        self.messages = max(exchange[0], exchange[2])
+        await self.library.ask("connect", port, self.case.tls, *exchange)
+
+    def exchange(self) -> tuple[int, int, int, int, int]:
+        """Messages out and their size, back and their size, and how many of such exchanges at a time."""
         size, few = self.case.size, 2
         many = max(4, min(1000, (1 << 20) // size))
-        # Messages out and their size, back and their size, and how many of such exchanges at a time.
-        exchange = {
+        return {
             "round trip": (self.case.depth, size, self.case.depth, size, 1),
             "receive": (1, few, many, size, 2),
             "send": (many, size, 1, few, 2),
         }[self.case.kind]
-        self.messages = max(exchange[0], exchange[2])
-        await self.library.ask("connect", port, self.case.tls, *exchange)
 
     async def sample(self, seconds: float) -> Sample:
         done = await self.library.ask("run", seconds, patience=seconds + PATIENCE)

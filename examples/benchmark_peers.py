@@ -24,12 +24,14 @@ import ssl
 import struct
 import sys
 import time
+import zlib
 from collections.abc import Awaitable
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Callable
 
+from benchmark_coroutine_libraries import COROUTINES
 from benchmark_libraries import HOST, LIBRARIES, Exchange, Run
 
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
@@ -47,20 +49,48 @@ async def obey(commands: Commands) -> None:
         print(json.dumps(await commands[name](*arguments)), flush=True)
 
 
-def build_frame(payload: bytes, masked: bool) -> bytes:
-    """One BINARY frame."""
+BINARY, COMPRESSED_TEXT, PONG = 0x82, 0xC1, 0x8A  # with FIN, and RSV1 (RFC 7692)
+
+
+def build_frame(payload: bytes, masked: bool, first: int = BINARY) -> bytes:
     size, mask_bit = len(payload), 0x80 if masked else 0
     if size < 126:
-        head = struct.pack("!BB", 0x82, mask_bit | size)
+        head = struct.pack("!BB", first, mask_bit | size)
     elif size < 1 << 16:
-        head = struct.pack("!BBH", 0x82, mask_bit | 126, size)
+        head = struct.pack("!BBH", first, mask_bit | 126, size)
     else:
-        head = struct.pack("!BBQ", 0x82, mask_bit | 127, size)
+        head = struct.pack("!BBQ", first, mask_bit | 127, size)
     if not masked:
         return head + payload
     mask = b"\x9d\x3c\x71\xa5"
     repeated = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
     return head + mask + (int.from_bytes(payload, "little") ^ repeated).to_bytes(size, "little")
+
+
+def frame_size(data: bytes | bytearray) -> int:
+    """Of the frame without a mask that `data` begins with, as far as that is known; else more than there is."""
+    if len(data) < 10:
+        return 10
+    small = data[1] & 127
+    if small < 126:
+        return 2 + small
+    return 4 + int.from_bytes(data[2:4], "big") if small == 126 else 10 + int.from_bytes(data[2:10], "big")
+
+
+def json_text(size: int) -> bytes:
+    """Records as a service may send them, the same ones every time."""
+    record = {"id": 0, "symbol": "BTC-USDT", "side": "buy", "price": "67105.20", "quantity": "0.0153", "maker": True}
+    records: list[dict[str, object]] = []
+    while len(text := json.dumps(records).encode()) < size:
+        number = len(records) * 7919 % 10007
+        records.append({**record, "id": 10**9 + number, "price": f"{67000 + number % 991}.{number % 97:02}"})
+    return text[:size]
+
+
+def deflated(text: bytes) -> bytes:
+    """The payload of a message that is compressed by itself."""
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -12, 5)
+    return (compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 def server_context(tls: bool) -> ssl.SSLContext | None:
@@ -82,7 +112,7 @@ class Library:
     """The process of a library: its own processor time and memory are what the benchmark is about."""
 
     def __init__(self, name: str) -> None:
-        self.serve_library, self.connect_library = LIBRARIES[name]
+        self.serve_library, self.connect_library = {**LIBRARIES, **COROUTINES}[name]
 
     def commands(self) -> Commands:
         return {"versions": self.versions, "serve": self.serve, "connect": self.connect, "run": self.run, "usage": self.usage}
@@ -141,21 +171,29 @@ class Opening(asyncio.Protocol):
 
     REQUEST = (
         b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+    # Each message by itself: then every answer to the same message is as long as the first one.
+    EXTENSIONS = (
+        b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
+        b"client_max_window_bits\r\n"
     )
 
-    def __init__(self) -> None:
+    def __init__(self, compression: bool = False) -> None:
+        self.compression = compression
         self.head = b""
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: Any) -> None:
-        transport.write(self.REQUEST)
+        transport.write(self.REQUEST + self.EXTENSIONS * self.compression + b"\r\n")
 
     def data_received(self, data: bytes) -> None:
         self.head += data
         if not self.head.endswith(b"\r\n\r\n") or self.opened.done():
             return
-        if self.head.startswith(b"HTTP/1.1 101 "):
+        if self.compression and b"permessage-deflate" not in self.head:
+            self.opened.set_exception(ConnectionError(f"no compression: {self.head!r}"))
+        elif self.head.startswith(b"HTTP/1.1 101 "):
             self.opened.set_result(None)
         else:
             self.opened.set_exception(ConnectionError(f"no upgrade: {self.head[:40]!r}"))
@@ -200,6 +238,37 @@ class Counting(asyncio.BufferedProtocol):
         self.load.fail("the server closed a connection")
 
 
+class FirstFrame(asyncio.Protocol):
+    """Tells how long the answer to a message is."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.size: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        if len(self.data) >= frame_size(self.data) and not self.size.done():
+            self.size.set_result(len(self.data))
+
+
+class Ponging(asyncio.Protocol):
+    """Answers pings, and counts them."""
+
+    pings = 0
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+        self.data = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        while len(self.data) >= 2 and len(self.data) >= 2 + (self.data[1] & 127):
+            size = 2 + (self.data[1] & 127)
+            self.transport.write(build_frame(bytes(self.data[2:size]), masked=True, first=PONG))
+            del self.data[:size]
+            Ponging.pings += 1
+
+
 class Load:
     """Makes work for a server."""
 
@@ -212,23 +281,26 @@ class Load:
         return {
             "open": self.open,
             "echo": self.echo,
+            "echo json": self.echo_json,
+            "answer pings": self.answer_pings,
+            "pings": self.pings,
             "broadcast": self.broadcast,
             "run": self.run,
             "handshakes": self.handshakes,
         }
 
-    async def open(self, port: int, tls: bool, count: int) -> None:
+    async def open(self, port: int, tls: bool, count: int, compression: bool = False) -> None:
         context, places = client_context(tls), asyncio.Semaphore(AT_ONCE)
 
         async def open_one() -> None:
             async with places:
-                self.transports.append(await self.dial(port, context))
+                self.transports.append(await self.dial(port, context, compression))
 
         await asyncio.gather(*(open_one() for _ in range(count)))
 
-    async def dial(self, port: int, context: ssl.SSLContext | None) -> asyncio.Transport:
+    async def dial(self, port: int, context: ssl.SSLContext | None, compression: bool = False) -> asyncio.Transport:
         loop = asyncio.get_running_loop()
-        transport, opening = await loop.create_connection(Opening, HOST, port, ssl=context)
+        transport, opening = await loop.create_connection(lambda: Opening(compression), HOST, port, ssl=context)
         await opening.opened
         return transport
 
@@ -239,6 +311,25 @@ class Load:
         for transport in self.transports:
             self.counting.append(Counting(self, transport, batch, expected))
             transport.set_protocol(self.counting[-1])
+
+    async def echo_json(self, depth: int, size: int) -> None:
+        """The same with compressed messages, whose answers are as long as the library makes them."""
+        message = build_frame(deflated(json_text(size)), masked=True, first=COMPRESSED_TEXT)
+        for transport in self.transports:
+            first = FirstFrame()
+            transport.set_protocol(first)
+            transport.write(message)
+            expected = await first.size * depth
+            self.counting.append(Counting(self, transport, message * depth, expected))
+            transport.set_protocol(self.counting[-1])
+
+    async def answer_pings(self) -> None:
+        for transport in self.transports:
+            transport.set_protocol(Ponging(transport))
+
+    async def pings(self) -> int:
+        """How many came until now."""
+        return Ponging.pings
 
     async def broadcast(self, size: int) -> None:
         """One sends, all hear it."""

@@ -148,8 +148,10 @@ def cell(result: Result) -> str:
         return "failed"
     if not result.samples:
         return "-"
-    if result.case.kind == "idle":
+    if result.case.kind.startswith("idle"):
         return f"{result.median('kib'):.1f} KiB ±{result.spread('kib'):.0%}"
+    if result.case.kind == "pings":
+        return f"{result.median('rate'):.0f}/s {result.median('busy'):.1%} of a core"
     mark = "*" if result.median("busy") < BUSY else ""
     spread = f"±{result.spread('rate'):.0%}"
     return f"{mark}{short(result.median('rate'))} {spread:>4} {digits(result.median('cpu_us')):>5} us"

@@ -45,7 +45,7 @@ cdef class AsgiStream(MessageStream):
 
     def receive(self):
         """The application's: the next event, a dict."""
-        return self.receiving() if self.connect_told else connect_event(self)
+        return self.receiving_event() if self.connect_told else connect_event(self)
 
     def send(self, event):
         """The application's: take an event, a dict."""

@@ -53,7 +53,7 @@ cdef class MessageStream(WSListener):
     cdef object receiving(self)
     cdef bint send_now(self, WSMsgType msg_type, message) except -1
     cdef object sending(self, int msg_type, message)
-    cdef object receiving(self)
+    cdef object receiving_event(self)
     cdef int end(self) except -1
 
     # And what they may override; only the first two are called for every message.

@@ -59,6 +59,19 @@ def test_every_kind_of_case_is_measured(start: Start, tmp_path: Path) -> None:
         assert 0 < median["rate"] * median["cpu_us"] / 1e6 < 1.5
 
 
+def test_the_coroutine_interfaces_are_measured(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "benchmark.json"
+    quickly = ("--quick", "--contenders", "picows,uvicorn-picows", "--runs", 1, "--seconds", 0.02, "--json", path)
+    printed = start("benchmark_coroutines", *quickly).finish()
+
+    assert not [line for line in printed if "failed" in line]
+    kinds = {result["case"]["kind"]: result["median"] for result in json.loads(path.read_text(encoding="utf-8"))["results"]}
+    idle = {kinds.pop("idle")["kib"], kinds.pop("idle asgi")["kib"]}
+    assert min(idle) > 0
+    assert set(kinds) == {"echo", "pings", "round trip", "pipeline", "receive", "asgi", "starlette", "json"}
+    assert all(median["rate"] > 0 and median["cpu_us"] > 0 for median in kinds.values())
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
