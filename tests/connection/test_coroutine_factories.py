@@ -267,6 +267,29 @@ def test_a_client_that_leaves(net: Network, how: str, caplog: pytest.LogCaptureF
     assert errors(caplog) == []
 
 
+def test_a_client_that_leaves_and_does_not_read(net: Network) -> None:
+    """It is not waited for what was written before, which takes until the client has read it."""
+
+    async def test() -> None:
+        decide = Undecided()
+        writers: list[asyncio.StreamWriter] = []
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writers.append(writer)
+            writer.write(bytes(16 << 20))
+            ws_adopt(decide, writer.transport, await reader.readuntil(b"\r\n\r\n"))
+
+        async with serve_streams(net, handle) as url, stream(net, url) as peer:
+            peer.write(REQUEST)
+            await decide.asked.wait()
+            peer.writer.write_eof()
+            await decide.ended.wait()
+            assert decide.cancelled
+            assert len(await peer.reader.read()) == 16 << 20
+
+    net.run(test())
+
+
 async def cancel_serving(server: WSServer) -> None:
     serving = asyncio.ensure_future(server.serve_forever())
     await asyncio.sleep(0)
@@ -309,7 +332,8 @@ def test_the_time_limit(net: Network, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         decide = Undecided()
         async with net.serve(decide, websocket_handshake_timeout=0.1) as url, stream(net, url) as peer:
-            peer.write(REQUEST)
+            # More than is read before the answer: it would destroy the answer if the connection were not ended gracefully.
+            peer.write(REQUEST + bytes(4 << 20))
             assert (await peer.reader.read()).startswith(b"HTTP/1.1 503 ")
             await decide.ended.wait()
             assert decide.cancelled
