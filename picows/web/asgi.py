@@ -47,7 +47,8 @@ async def live(receive: Receive, send: Send) -> None:
 async def respond(kind: str, response: WSUpgradeResponse, send: Send) -> None:
     body = response.body or b""
     headers = raw_headers(response.headers.items())
-    if "Content-Length" not in response.headers and response.status != 204:
+    # For a denial the server says how long it is, and some say so twice otherwise.
+    if kind != _DENIAL and "Content-Length" not in response.headers and response.status != 204:
         headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": f"{kind}.start", "status": int(response.status), "headers": headers})
     await send({"type": f"{kind}.body", "body": body})

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import importlib.util
+import sys
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -129,6 +130,8 @@ def _over(*places: Place) -> pytest.MarkDecorator:
     def parameter(place: Place) -> Any:
         modules = place.net.modules + ["uvicorn"] * place.uvicorn
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        if place.uvicorn and sys.version_info < (3, 10):
+            missing.append("uvicorn for this Python that knows empty messages")
         return pytest.param(place, id=str(place), marks=pytest.mark.skipif(bool(missing), reason=f"no {missing}"))
 
     return pytest.mark.parametrize("place", [parameter(place) for place in places])

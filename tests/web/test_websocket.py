@@ -142,7 +142,7 @@ def test_the_peers_close_is_told(place: Place, code: int | None, reason: str, to
     place.run(test())
 
 
-@over_own_networks
+@over_own_loops
 def test_a_broken_connection_is_told(place: Place) -> None:
     async def listen(ws: WebSocket) -> None:
         await ws.connect()
@@ -199,9 +199,11 @@ def test_it_is_closed_as_soon_as_one_side_has_said_so(place: Place) -> None:
         looked.set()
         await closing
 
-    looked = asyncio.Event()
+    looked: asyncio.Event
 
     async def test() -> None:
+        nonlocal looked
+        looked = asyncio.Event()
         handler = Handler(leave)
         async with place.handler(handler) as served, stream(place.net, url_of(served)) as peer:
             peer.write(REQUEST)
@@ -418,9 +420,12 @@ def test_a_client_that_leaves_while_it_waits_for_the_answer(place: Place) -> Non
         assert caught.value.code == status.WS_1006_ABNORMAL_CLOSURE
         assert not ws.connected
 
-    asked, left = asyncio.Event(), asyncio.Event()
+    asked: asyncio.Event
+    left: asyncio.Event
 
     async def test() -> None:
+        nonlocal asked, left
+        asked, left = asyncio.Event(), asyncio.Event()
         handler = Handler(think)
         async with place.handler(handler) as served:
             async with stream(place.net, url_of(served)) as peer:
@@ -441,9 +446,11 @@ def test_a_client_is_not_kept_waiting_for_ever(place: Place) -> None:
         with pytest.raises(WebSocketDisconnect):
             await ws.connect()
 
-    answered = asyncio.Event()
+    answered: asyncio.Event
 
     async def test() -> None:
+        nonlocal answered
+        answered = asyncio.Event()
         handler = Handler(think)
         async with place.handler(handler, websocket_handshake_timeout=0.1) as served:
             assert (await served.rejected())[0] == 503
