@@ -132,6 +132,8 @@ def _over(*places: Place) -> pytest.MarkDecorator:
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
         if place.uvicorn and sys.version_info < (3, 10):
             missing.append("uvicorn for this Python that knows empty messages")
+        if place.net.tls and place.net.loop == "asyncio" and sys.version_info < (3, 11):
+            missing.append("client over TLS that does not warn when the server closes first")
         return pytest.param(place, id=str(place), marks=pytest.mark.skipif(bool(missing), reason=f"no {missing}"))
 
     return pytest.mark.parametrize("place", [parameter(place) for place in places])
