@@ -1,4 +1,4 @@
-"""The two quick starts of README.rst, run as a reader would run them: copied to files, the server first."""
+"""The quick starts of README.rst, run as a reader would run them: copied to files, the server first."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+
+import pytest
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -23,8 +25,11 @@ def free_port() -> int:
         return port
 
 
-def test_the_quick_starts_talk_to_each_other(tmp_path: Path) -> None:
-    client, server = code_blocks((CHECKOUT / "README.rst").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("way", ["coroutines", "callbacks"])
+def test_the_quick_starts_talk_to_each_other(tmp_path: Path, way: str) -> None:
+    blocks = code_blocks((CHECKOUT / "README.rst").read_text(encoding="utf-8"))
+    assert len(blocks) == 4
+    server, client = blocks[:2] if way == "coroutines" else blocks[2:]
     port = str(free_port())
     for name, code in (("echo_client.py", client), ("echo_server.py", server)):
         assert "9001" in code
@@ -41,6 +46,7 @@ def test_the_quick_starts_talk_to_each_other(tmp_path: Path) -> None:
                 [sys.executable, "echo_client.py"], cwd=tmp_path, capture_output=True, text=True, check=False
             )
             assert (replied.stdout, replied.stderr) == ("The server replied: Hello world\n", "")
-            assert serving.stdout.readline() == "A client asks for /\n"
+            if way == "callbacks":
+                assert serving.stdout.readline() == "A client asks for /\n"
         finally:
             serving.kill()

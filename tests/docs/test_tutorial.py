@@ -16,6 +16,7 @@ from typing import Callable
 import pytest
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows.websockets import connect
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial"
@@ -76,6 +77,26 @@ def port_of(url: str) -> str:
 def test_every_program_is_run_here() -> None:
     programs = {path.name for path in TUTORIAL.iterdir() if path.suffix == ".py"}
     assert programs == set(re.findall(r'start\("(\w+\.py)"', Path(__file__).read_text(encoding="utf-8")))
+
+
+def test_the_chat_is_heard_by_all(start: Start) -> None:
+    server = start("chat_server.py", 0)
+    url = url_of(server)
+    first, second = asyncio.run(two_in_the_room(server, url))
+    assert first == second == "Ada: hello"
+    assert wait_for(server, ".* in the room") == "1 in the room"
+    assert wait_for(server, ".* in the room") == "0 in the room"
+    assert rest_of(start("chat_client.py", "Ada", url)) == ["Ada: hello"]
+    server.send_signal(signal.SIGINT)
+    assert rest_of(server)[-1] == "Stopped"
+
+
+async def two_in_the_room(server: Program, url: str) -> list[str | bytes]:
+    async with connect(url) as first, connect(url) as second:
+        for count in (1, 2):
+            assert wait_for(server, ".* in the room") == f"{count} in the room"
+        await first.send("Ada: hello")
+        return [await first.recv(), await second.recv()]
 
 
 def test_the_echo_client_talks_to_the_echo_server(start: Start) -> None:

@@ -114,16 +114,6 @@ def test_messages_are_handled_by_coroutines(start: Start, echo_url: str) -> None
     )
 
 
-def test_messages_are_iterated_over(start: Start, echo_url: str) -> None:
-    assert start("echo_client_async_iteration", "--url", echo_url).finish() == [
-        "Answer: a question",
-        "Echo reply: one",
-        "Echo reply: two",
-        "Echo reply: three",
-        "End of stream",
-    ]
-
-
 def test_a_message_travels_in_fragments(start: Start, echo_url: str) -> None:
     assert start("echo_client_fragmented_msg", "--url", echo_url).finish() == [
         "TEXT, fin=False, 16 bytes",
