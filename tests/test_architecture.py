@@ -106,6 +106,21 @@ ARROWS: dict[str, set[str]] = {
     "websockets.extensions.permessage_deflate": set(),
     "websockets": {"websockets._place", "websockets.version"},
     "__init__": {"adopt", "busy_poll", "client", "deflate", "errors", "picows", "reconnect", "server", "upgrade", "url"},
+    "cli.terminal": set(),
+    "cli.lines": {"cli.terminal"},
+    "cli.running": {"errors"},
+    "cli.arguments": {"__init__"},
+    "cli.dialing": {"__init__"},
+    "cli.serving": {"__init__"},
+    "cli.connect": {"__init__", "cli.dialing", "cli.lines", "cli.terminal"},
+    "cli.ping": {"__init__", "cli.dialing"},
+    "cli.bench": {"__init__", "cli.dialing", "cli.running", "cli.terminal"},
+    "cli.echo": {"__init__", "cli.serving"},
+    "cli.workers": {"cli.running", "cli.serving"},
+    "cli.serve": {"cli.serving", "cli.workers"},
+    "cli.command": {"cli.arguments", "cli.running"},
+    "cli": {"cli.command"},
+    "__main__": {"cli"},
 }  # fmt: skip
 
 # Which parts of the compiled module may use the functions, classes and values of which others; in the order in which

@@ -374,7 +374,8 @@ class _Target(NamedTuple):
             "proxy_ssl_context": proxy_context,
             "socket_factory": _socket_factory(kwargs),
             "use_aiofastnet": None,
-            "timeout": None,
+            "connect_timeout": None,
+            "tunnel_timeout": None,
             "kwargs": kwargs,
         }
 
