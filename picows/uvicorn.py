@@ -221,7 +221,7 @@ class PicowsProtocol(asyncio.Protocol):
         except ClientDisconnected:
             pass
         except BaseException as error:
-            self.logger.exception("Exception in ASGI application\n")
+            self.logger.error("Exception in ASGI application\n", exc_info=True)
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
         else:

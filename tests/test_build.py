@@ -35,7 +35,7 @@ def test_the_version_stands_in_both_places() -> None:
 
 def test_the_test_environment_holds_all_that_the_package_depends_on() -> None:
     pyproject = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
-    declared = pyproject.split("dependencies = [\n")[1].split("\n\n[tool")[0]
+    declared = pyproject.split("dependencies = [\n")[1].split("\n\n[project.scripts]")[0]
     needed = requirement_names("\n".join(re.findall(r'"(.*?)"', declared)))
     assert {"httptools", "multidict", "python-socks[asyncio]", "aiofastnet", "uvloop"} <= needed
     assert needed <= requirement_names((CHECKOUT / "requirements-test.txt").read_text(encoding="utf-8"))

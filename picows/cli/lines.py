@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -52,7 +53,7 @@ def _raw_lines(fd: int) -> Iterator[bytes]:
 
 
 async def typed_lines(screen: Screen) -> AsyncIterator[str]:
-    """What is typed at a prompt, until Ctrl+D or Ctrl+C. What is printed meanwhile appears above it.
+    """What is typed at a prompt, until Ctrl+D. What is printed meanwhile appears above it.
 
     By prompt_toolkit, where it is installed; else line by line, as the terminal itself has it.
     """
@@ -72,8 +73,12 @@ async def typed_lines(screen: Screen) -> AsyncIterator[str]:
         while True:
             try:
                 line = await session.prompt_async(PROMPT, handle_sigint=False)
-            except (EOFError, KeyboardInterrupt):
+            except EOFError:
                 return
+            except KeyboardInterrupt:
+                # As it is without a prompt: the signal ends all of this.
+                signal.raise_signal(signal.SIGINT)
+                await asyncio.get_running_loop().create_future()
             if line:
                 yield line
 

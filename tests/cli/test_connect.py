@@ -147,8 +147,8 @@ def test_a_line_is_typed_and_the_answer_shown(open_terminal: Open, echo: str) ->
     terminal.wait_for(PROMPT)
     terminal.type("hello\r")
     terminal.wait_for("\x1b\\[36m< hello\x1b\\[0m")
-    terminal.type(CTRL_D)
-    terminal.wait_for("Closed, the server answered 1000")
+    # A terminal takes it for its own in the moment in which something is printed.
+    terminal.type_until(CTRL_D, "Closed, the server answered 1000")
     assert terminal.end()[0] == 0
 
 
@@ -158,7 +158,7 @@ def test_a_line_comes_back_from_the_history(open_terminal: Open, echo: str, tmp_
     first.type("remember me\r")
     first.wait_for("< remember me")
     first.type(CTRL_C)
-    assert first.end()[0] == 0
+    assert first.end()[0] == 130
     history = tmp_path / ".local" / "state" / "picows" / "history"
     assert "+remember me" in history.read_text()
     assert history.stat().st_mode & 0o077 == 0

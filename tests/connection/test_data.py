@@ -270,7 +270,7 @@ def test_refused_sends_put_nothing_on_the_wire(net: Network, side: int) -> None:
         async with net.pair() as pair:
             transport, other = pair[side].transport, pair[1 - side]
             refused: list[tuple[type[Exception], Any, tuple[Any, ...]]] = [
-                (ValueError, transport.send, (WSMsgType.CLOSE, b"")),
+                (ValueError, transport.send, (WSMsgType.CLOSE, b"x")),
                 (ValueError, transport.send, (WSMsgType.PING, b"x" * 126)),
                 (ValueError, transport.send, (WSMsgType.PONG, "é" * 63)),
                 (ValueError, transport.send_ping, (b"x" * 126,)),

@@ -68,7 +68,7 @@ def test_frames_of_a_type_for_a_dialect(net: Network) -> None:
             assert stream.send_at_once(TEXT, b"as text") is True
             await stream.sending_as(BINARY, "as bytes")
             with pytest.raises(ValueError, match="CLOSE"):
-                await stream.sending_as(8, b"")
+                await stream.sending_as(8, b"x")
             await stream.sending_as(CONTINUATION, b"the library leaves order to its caller")
             got = [await peer.receive() for _ in range(3)]
             assert [frame.msg_type for frame in got] == [TEXT, BINARY, CONTINUATION]

@@ -147,7 +147,7 @@ def test_what_is_no_request_for_websocket_starts_no_application(
             if status == 426:
                 assert headers["sec-websocket-version"] == "13"
             if status == 405:
-                assert headers["allow"] == "GET"
+                assert headers["allow"] == "GET, HEAD, OPTIONS"
             await served.ended()
 
     net.run(test())

@@ -136,7 +136,7 @@ def test_pages_that_fail(place: Place, caplog: pytest.LogCaptureFixture) -> None
         routes = [Route("/none", "GET", lambda: None, "nothing"), Route("/fail", "GET", fail), Route("/refuse", "GET", refuse)]
         async with place.serve(ASyncApp(routes)) as served:
             assert (await served.get("/refuse"))[::2] == (403, b"not you")
-            assert not caplog.records
+            assert not [record for record in caplog.records if record.name.startswith("picows")]
             for path in ("/none", "/fail"):
                 assert (await served.get(path))[::2] == (500, b"500 Internal Server Error")
 

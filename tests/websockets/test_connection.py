@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import re
 import uuid
 import weakref
 from collections.abc import AsyncIterator
@@ -73,7 +74,7 @@ def test_an_end_by_the_server(net: Network, command: str) -> None:
 @pytest.mark.parametrize(
     "message",
     [1, None, {"a": 1}, [1], ["a", b"b"], [b"b", "a"], [], object(), [["a"]], chunks("a", 1)],
-    ids=str,
+    ids=lambda message: re.sub(" at 0x.*", "", str(message)),
 )
 def test_what_cannot_be_sent(net: Network, message: Any) -> None:
     async def scenario(ws: Any) -> list[Any]:

@@ -412,7 +412,7 @@ def test_wrong_arguments_are_told_at_once(arguments: dict[str, Any], error: Any)
 @pytest.mark.parametrize("arguments", [{"host": 1}, {"port": "x"}, {"ssl": 1}, {"sock": 1}, {"unknown": 1}, {"logger": 1}], ids=str)
 def test_others_when_it_is_started(net: Network, arguments: dict[str, Any]) -> None:
     async def test() -> None:
-        with pytest.raises((TypeError, AttributeError)):
+        with pytest.raises((TypeError, AttributeError, ValueError)):
             await serve(echo, **arguments)
 
     net.run(test())
