@@ -40,7 +40,15 @@ def test_the_wheel_holds_what_cython_and_type_checkers_read(installation: Instal
     assert {"picows/picows.pxd", "picows/picows.pyi", "picows/py.typed"} <= sources
     assert sources <= names
     extensions = {name for name in names if name.endswith(sysconfig.get_config_var("EXT_SUFFIX"))}
-    compiled = {"picows/_messages", "picows/_streams", "picows/picows", "picows/upgrade/_fields", "picows/web/_stream"}
+    compiled = {
+        "picows/_asgi",
+        "picows/_messages",
+        "picows/_streams",
+        "picows/picows",
+        "picows/upgrade/_fields",
+        "picows/web/_stream",
+        "picows/websockets/asyncio/connection",
+    }
     assert {name.split(".")[0] for name in extensions} == compiled
     metadata = {name for name in names if ".dist-info/" in name}
     assert names - metadata - extensions == sources
