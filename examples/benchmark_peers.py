@@ -17,6 +17,7 @@ import importlib
 import json
 import logging
 import math
+import random
 import re
 import resource
 import socket
@@ -78,12 +79,20 @@ def frame_size(data: bytes | bytearray) -> int:
 
 
 def json_text(size: int) -> bytes:
-    """Records as a service may send them, the same ones every time."""
-    record = {"id": 0, "symbol": "BTC-USDT", "side": "buy", "price": "67105.20", "quantity": "0.0153", "maker": True}
-    records: list[dict[str, object]] = []
-    while len(text := json.dumps(records).encode()) < size:
-        number = len(records) * 7919 % 10007
-        records.append({**record, "id": 10**9 + number, "price": f"{67000 + number % 991}.{number % 97:02}"})
+    """Orders as an exchange may tell them, the same ones every time."""
+    chosen = random.Random(size)
+    orders: list[dict[str, object]] = []
+    while len(text := json.dumps(orders).encode()) < size:
+        orders.append(
+            {
+                "id": f"{chosen.getrandbits(64):016x}",
+                "symbol": chosen.choice(("BTC-USDT", "ETH-USDT", "SOL-USDT")),
+                "side": chosen.choice(("buy", "sell")),
+                "price": f"{chosen.uniform(60000, 70000):.2f}",
+                "quantity": f"{chosen.expovariate(5):.4f}",
+                "time": 1_700_000_000_000 + chosen.randrange(10**9),
+            }
+        )
     return text[:size]
 
 

@@ -6,7 +6,10 @@ frames or asyncio. Compressing itself is done by zlib, or by a module that can b
 
 from __future__ import annotations
 
+import functools
+import importlib
 import re
+import sys
 import zlib as standard_zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -30,6 +33,8 @@ _CLIENT_FORGETS = "client_no_context_takeover"
 _LARGEST_WINDOW = 15  # bits, of DEFLATE and of who says nothing else (section 7.1.2)
 _SMALLEST_WINDOW = 8
 _DEFAULT_WINDOW = 12  # where this side has a say
+
+_ISAL = "isal.isal_zlib"
 
 _TAIL = b"\x00\x00\xff\xff"  # what ends a flush, and is not sent at the end of a message (section 7.2.1)
 _EMPTY = b"\x00"  # an empty message (section 7.2.3.6)
@@ -70,10 +75,12 @@ class WSDeflate:
     :param server_no_context_takeover: whether each message of the server is compressed by itself, without reference
         to earlier ones, so that no memory is kept between messages
     :param client_no_context_takeover: the same for the messages of the client
-    :param level: from 0 (none) over 1 (fast) to 9 (small), or -1, the default of the module. `isal.isal_zlib` knows 0 to 3
-    :param mem_level: the memory for compressing, 1 to 9
+    :param level: from 0 (none) over 1 (fast) to 9 (small), or -1, the default of the module. `isal.isal_zlib` knows 0 to 3.
+        None: 6, and 1 with isal
+    :param mem_level: the memory for compressing, 1 to 9. None: 5
     :param min_size: messages shorter than this many bytes are sent as they are, unless `send` is told otherwise
-    :param zlib: the module that does the work; `zlib_ng.zlib_ng` and `isal.isal_zlib` can be used instead of the
+    :param zlib: the module that does the work: the standard library's, `isal.isal_zlib` or `zlib_ng.zlib_ng`. None: isal if
+        it is installed, as with ``pip install picows[fast]``, and neither `level` nor `mem_level` is given; else the
         standard library's
     """
 
@@ -93,20 +100,29 @@ class WSDeflate:
         client_max_window_bits: int | None = None,
         server_no_context_takeover: bool = False,
         client_no_context_takeover: bool = False,
-        level: int = 6,
-        mem_level: int = 5,
+        level: int | None = None,
+        mem_level: int | None = None,
         min_size: int = 64,
-        zlib: ModuleType = standard_zlib,
+        zlib: ModuleType | None = None,
     ) -> None:
         for name, bits in ((_SERVER_BITS, server_max_window_bits), (_CLIENT_BITS, client_max_window_bits)):
             if bits is not None:
                 _check_int(name, bits, _SMALLEST_WINDOW, _LARGEST_WINDOW)
-        _check_int("level", level, -1, 9)
-        _check_int("mem_level", mem_level, 1, 9)
+        if level is not None:
+            _check_int("level", level, -1, 9)
+        if mem_level is not None:
+            _check_int("mem_level", mem_level, 1, 9)
         _check_int("min_size", min_size, 0)
+        if zlib is None:
+            # Who gives one of these has weighed size, time and memory for the standard library's zlib.
+            zlib = _quickest() if level is None and mem_level is None else standard_zlib
         for name in ("compressobj", "decompressobj", "error"):
             if not hasattr(zlib, name):
                 raise TypeError(f"zlib must be a module like zlib, but {zlib!r} has no {name}")
+        if level is None:
+            level = 1 if zlib.__name__ == _ISAL else 6
+        if mem_level is None:
+            mem_level = 5
         values = {
             _SERVER_BITS: server_max_window_bits,
             _CLIENT_BITS: client_max_window_bits,
@@ -123,6 +139,18 @@ class WSDeflate:
             DeflateKey(zlib, level, _DEFAULT_WINDOW, mem_level).context()
         except Exception as exc:
             raise ValueError(f"{zlib.__name__} takes no level={level} with mem_level={mem_level}: {exc}") from exc
+
+
+@functools.cache
+def _quickest() -> ModuleType:
+    """Isal, unless it is not installed, or would turn on the GIL of a free-threaded interpreter."""
+    is_gil_enabled = getattr(sys, "_is_gil_enabled", lambda: True)
+    try:
+        if is_gil_enabled() or _ISAL in sys.modules:
+            return importlib.import_module(_ISAL)
+    except ImportError:
+        pass
+    return standard_zlib
 
 
 def _check_int(name: str, value: object, least: int, most: int | None = None) -> None:

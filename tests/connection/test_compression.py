@@ -124,7 +124,7 @@ def test_what_is_compressed(net: Network) -> None:
             servers.append(Recorder())
             return servers[0]
 
-        options: dict[str, Any] = {"compression": WSDeflate(min_size=100, server_no_context_takeover=True)}
+        options: dict[str, Any] = {"compression": WSDeflate(min_size=100, server_no_context_takeover=True, zlib=zlib)}
         async with net.serve(factory, **options) as url, stream(net, url) as peer:
             head = await upgraded(peer)
             assert b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover" in head

@@ -23,7 +23,7 @@ properties = settings(max_examples=150, deadline=None)
 
 
 def agreement(bits: int = 12, forgets: bool = False, **options: int) -> Agreement:
-    return Agreement(WSDeflate(**options), bits, bits, forgets, forgets)  # type: ignore[arg-type]
+    return Agreement(WSDeflate(zlib=zlib, **options), bits, bits, forgets, forgets)  # type: ignore[arg-type]
 
 
 def pair(bits: int = 12, forgets: bool = False, **options: int) -> tuple[Deflater, Inflater]:
@@ -225,7 +225,7 @@ def test_a_window_of_eight_bits() -> None:
 
 
 def test_each_direction_has_its_own_rules() -> None:
-    both = Agreement(WSDeflate(), 9, 15, True, False)
+    both = Agreement(WSDeflate(zlib=zlib), 9, 15, True, False)
     assert (both.deflater(False).key.window_bits, both.deflater(True).key.window_bits) == (9, 15)
     for is_client, second in ((False, HELLO), (True, bytes.fromhex("f200110000"))):
         deflater, inflater = both.deflater(is_client), both.inflater(not is_client)
@@ -272,7 +272,7 @@ def test_what_was_not_sent_is_not_referred_to() -> None:
 
 
 def test_a_message_shared_by_connections() -> None:
-    settings = WSDeflate()
+    settings = WSDeflate(zlib=zlib)
     peers = [
         (peer.deflater(False), peer.inflater(True))
         for peer in (Agreement(settings, 12, bits, bits == 9, False) for bits in (9, 12, 15))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import random
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from types import ModuleType
@@ -79,4 +82,43 @@ def test_a_bomb(name: str, module: ModuleType) -> None:
 @pytest.mark.parametrize("name", ["isal.isal_zlib"])
 def test_levels(name: str, module: ModuleType) -> None:
     with pytest.raises(ValueError, match=r"^isal.isal_zlib takes no level=6 with mem_level=5: "):
-        WSDeflate(zlib=module)
+        WSDeflate(zlib=module, level=6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_module_has_a_level_of_its_own(name: str, module: ModuleType) -> None:
+    settings = WSDeflate(zlib=module)
+    assert (settings.zlib, settings.level, settings.mem_level) == (module, LEVELS.get(name, [6, 6])[1], 5)
+
+
+def chosen(*arguments: str, isal: str = "", gil: bool = True) -> list[str]:
+    """What a new interpreter takes in place of zlib, with a module of ours as isal, or with none."""
+    program = f"""
+import sys
+sys._is_gil_enabled = lambda: {gil}
+{isal}
+from picows import WSDeflate
+settings = WSDeflate({", ".join(arguments)})
+print(settings.zlib.__name__, settings.level, settings.mem_level)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+STANDARD = ["zlib", "6", "5"]
+NO_ISAL = "sys.modules['isal'] = None"
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("isal"), reason="isal is not installed")
+def test_isal_is_used_by_itself_where_it_is_installed() -> None:
+    assert chosen() == ["isal.isal_zlib", "1", "5"]
+    # Who has weighed size, time and memory has done so for zlib.
+    assert chosen("level=6") == STANDARD
+    assert chosen("mem_level=5") == STANDARD
+    assert chosen("zlib=__import__('zlib')") == STANDARD
+    assert chosen(gil=False) == STANDARD
+    assert chosen(isal="import isal.isal_zlib", gil=False) == ["isal.isal_zlib", "1", "5"]
+
+
+def test_zlib_is_used_where_isal_is_not_installed() -> None:
+    assert chosen(isal=NO_ISAL) == STANDARD
