@@ -70,6 +70,19 @@ async def no_client(url: str, tls: ssl.SSLContext | None, exchange: Exchange) ->
     raise NotImplementedError
 
 
+async def serve_web(sock: socket.socket, tls: ssl.SSLContext | None, mode: str) -> Any:
+    from picows.web import ASyncApp, Route, WebSocket
+
+    async def echo(ws: WebSocket) -> None:
+        await ws.connect()
+        async for message in ws:
+            await ws.send(message)
+
+    # The annotation is a string here, and its name is known in this function only.
+    echo.__annotations__["ws"] = WebSocket
+    return await ASyncApp([Route("/", echo)]).serve(None, None, sock=sock, ssl=tls)
+
+
 async def asgi_echo(scope: Any, receive: Any, send: Any) -> None:
     await receive()
     await send({"type": "websocket.accept"})
@@ -123,6 +136,7 @@ def like_websockets(package: str) -> tuple[Callable[..., Awaitable[Any]], Callab
 COROUTINES: dict[str, tuple[Callable[..., Awaitable[Any]], Callable[..., Awaitable[Run]]]] = {
     "websockets.asyncio": like_websockets("websockets"),
     "picows.websockets": like_websockets("picows.websockets"),
+    "picows.web": (serve_web, no_client),
     "websocket_rs": (no_server, connect_websocket_rs),
     "uvicorn picows": (functools.partial(serve_uvicorn, "picows.uvicorn:PicowsProtocol"), no_client),
     **{f"uvicorn {ws}": (functools.partial(serve_uvicorn, ws), no_client) for ws in ("websockets", "websockets-sansio", "wsproto")},

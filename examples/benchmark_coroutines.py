@@ -68,6 +68,8 @@ class NewerPython(Contender):
 
 
 OURS = Contender("picows", "picows.websockets", ("picows", "uvloop"), from_checkout=True)
+WEB = Contender("picows.web", "picows.web", ("picows", "uvloop"), from_checkout=True)
+CALLBACKS = Contender("callbacks", "picows", ("picows", "uvloop"), from_checkout=True)
 # These share their environments with examples/benchmark.py, which names them so.
 PUBLISHED = Contender("picows-published", "picows.websockets", ("picows", "aiofastnet", "uvloop"))
 WEBSOCKETS = Contender("websockets", "websockets.asyncio", ("websockets", "uvloop"))
@@ -166,6 +168,11 @@ def all_parts(quick: bool) -> list[Part]:
                 Case("idle", connections=idle),
                 Case("pings", connections=kept_alive),
             ],
+        ),
+        Part(
+            "The same server, by what picows has",
+            [CALLBACKS, OURS, WEB],
+            [Case("echo", 256, 1, 50), Case("echo", 256, 16, 50), Case("idle", connections=idle)],
         ),
         Part(
             "A client to await",
