@@ -73,7 +73,7 @@ BETTER = {
     "additional_headers": [({1: "x"}, "TypeError"), ({"a b": "x"}, "ValueError"), ({"Sec-WebSocket-Key": "x"}, "ValueError")],
     "proxy": [(1, "InvalidProxy"), ("http://x:y", "InvalidProxy")],
     "ping_interval": [("x", "TypeError"), (-1, "ValueError")],
-    "ping_timeout": [("x", "TypeError"), (-1, "ValueError")],
+    "ping_timeout": [("x", "TypeError"), (-1, "ValueError"), (0, "ValueError")],
     "close_timeout": [("x", "TypeError"), (-1, "ValueError")],
     "max_size": [("x", "ValueError"), ((1,), "ValueError"), (1.5, "TypeError"), (-1, "ValueError"), (("a", 1), "TypeError")],
     "max_queue": [("x", "ValueError"), ((1,), "ValueError"), (1.5, "TypeError"), (-1, "ValueError"), ((1, 2), "ValueError")],
