@@ -121,6 +121,29 @@ def test_wrong_arguments_that_websockets_does_not_look_at(name: str, net: Networ
     net.run(test())
 
 
+@over_both_loops
+def test_no_cancellation_is_lost(net: Network) -> None:
+    """In whatever turn of the loop it comes, that of success too."""
+
+    async def test() -> None:
+        async with their_server(net, echo) as uri:
+            for turns in itertools.count():
+
+                async def connected() -> Any:
+                    return await ours.connect(uri, proxy=None)
+
+                task = asyncio.ensure_future(connected())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                if not task.cancel():
+                    await (await task).close()
+                    break
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+
+    net.run(test())
+
+
 @pytest.mark.parametrize(
     "uri",
     [1, None, b"ws://h", "http://x", "ws://", "ws:///x", "ws://h:x", "ws://h/#f", "", "ws://u@h", "ws://[::1", "ws://h:70000"],
