@@ -41,6 +41,7 @@ cdef class MessageStream(WSListener):
         double ping_interval, ping_timeout
         object keepalive        # what the last ping of it carries, random bytes
         double keepalive_sent
+        Py_ssize_t unwritten    # when the time for its pong was over last, and 0 before
         object keepalive_timer
         dict pings              # payloads to when they were sent and who waits for the pong; None until one is sent
         readonly double latency     # between the last ping and its pong, 0 before

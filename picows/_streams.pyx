@@ -185,7 +185,8 @@ cdef class MessageStream(WSListener):
 
         Every `interval` seconds a PING is sent, the first one when that time is over. If none of its PONG comes within
         `timeout` seconds: CLOSE 1011 with the reason ``keepalive ping timeout``, and the connection is aborted; `sent` of the
-        transport's `close_handshake` tells it. Time in which the socket is not read does not count.
+        transport's `close_handshake` tells it. Time in which the socket is not read does not count, as long as the peer takes
+        what is sent to it.
 
         :param interval: seconds, None or 0: no pings
         :param timeout: seconds, None: no limit

@@ -67,7 +67,7 @@ def keepalive_due(MessageStream stream not None, int turns=0):
     elif stream.ping_timeout > 0:
         if since < stream.ping_timeout - TIMER_SLACK:
             set_keepalive_timer(stream, stream.ping_timeout - since)
-        elif turns == 0 and not is_read(stream):
+        elif turns == 0 and not is_read(stream) and not stalls(stream):
             set_keepalive_timer(stream, stream.ping_timeout)    # the pong may lie behind what nobody takes
         elif turns < 2:
             # Nor is it the peer's fault if the loop was held up: until the second turn it has read what was there.
@@ -84,6 +84,7 @@ cdef int send_keepalive(MessageStream stream, double now) except -1:
         stream.pings.pop(stream.keepalive, None)    # one that never was answered, where that is allowed
     stream.keepalive = os.urandom(8)    # nobody can reply before they have read it
     stream.keepalive_sent = now
+    stream.unwritten = 0
     limited = 0 < stream.ping_timeout < stream.ping_interval
     set_keepalive_timer(stream, stream.ping_timeout if limited else stream.ping_interval)
     stream.send_ping(stream.keepalive)
@@ -96,3 +97,11 @@ cdef bint is_read(MessageStream stream) except -1:
         return stream._transport.underlying_transport.is_reading()
     except (AttributeError, RuntimeError):
         return True     # it does not tell, or is closing
+
+
+cdef bint stalls(MessageStream stream) except -1:
+    """Whether the peer has taken nothing of what waits to be written since this was asked last. Who waits for it to take more
+    takes no messages either, so that its pong would be waited for without an end."""
+    cdef Py_ssize_t before = stream.unwritten
+    stream.unwritten = stream._transport.write_buffer_size
+    return 0 < before <= stream.unwritten

@@ -84,9 +84,9 @@ ARROWS: dict[str, set[str]] = {
         "websockets.http11", "websockets.protocol",
     },
     "websockets.asyncio.client": {
-        "client", "errors", "picows", "proxy", "settings", "upgrade", "url", "websockets._errors", "websockets._options",
-        "websockets._proxy", "websockets.asyncio.connection", "websockets.datastructures", "websockets.exceptions",
-        "websockets.headers", "websockets.http11", "websockets.typing", "websockets.uri",
+        "_deadline", "client", "errors", "picows", "proxy", "settings", "upgrade", "url", "websockets._errors",
+        "websockets._options", "websockets._proxy", "websockets.asyncio.connection", "websockets.datastructures",
+        "websockets.exceptions", "websockets.headers", "websockets.http11", "websockets.typing", "websockets.uri",
     },
     "websockets.asyncio._handshake": {
         "upgrade", "websockets.asyncio.connection", "websockets.datastructures", "websockets.exceptions", "websockets.headers",

@@ -215,13 +215,16 @@ cdef class WSTransport:
         self.send_close(code, reason)
         close_when_answered(connection)
         tell_flow(connection)
+        closing = asyncio.ensure_future(wait_closed(connection))
         try:
-            await asyncio.wait_for(wait_closed(connection), timeout)
-        except asyncio.TimeoutError:
-            # The loop may have been held up, and the answer lie in the kernel: see OneMoreTurn.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            # wait_for() lost a cancellation in the moment of success, before Python 3.12.
+            done, _ = await asyncio.wait([closing], timeout=timeout)
+            if not done:
+                # The loop may have been held up, and the answer lie in the kernel: see OneMoreTurn.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
         finally:
+            closing.cancel()
             disconnect(connection, False)
         await wait_closed(connection)
 

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+from python_socks import ProxyError
+
 from ..errors import WSError
 
 
@@ -43,7 +45,7 @@ def run(
             return 128 + signals[0] if signals else 1
         except asyncio.TimeoutError as error:
             return fail(error or "timed out")
-        except (OSError, WSError, ValueError) as error:
+        except (OSError, WSError, ProxyError, ValueError) as error:
             return fail(error)
         finally:
             loop.run_until_complete(_end_tasks())

@@ -7,7 +7,12 @@ other. This file does nothing but show what those hold.
 
 from .client import MAX_BODY_SIZE, ResponseReader, create_request
 from .grammar import MAX_HEAD_SIZE, MAX_HEADERS, accept_value
-from .messages import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
+from .messages import (
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+    status_of,
+)
 from .server import MAX_TARGET_SIZE, RequestReader, answer
 
 __all__ = [
@@ -23,4 +28,5 @@ __all__ = [
     "accept_value",
     "answer",
     "create_request",
+    "status_of",
 ]

@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from http import HTTPStatus
-from typing import Any, NoReturn, cast
+from typing import NoReturn
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from multidict import CIMultiDict
@@ -54,7 +53,7 @@ from .grammar import (
     size_of_head,
     to_base64,
 )
-from .messages import WSUpgradeRequest, WSUpgradeResponse
+from .messages import WSUpgradeRequest, WSUpgradeResponse, status_of
 
 MAX_BODY_SIZE = 65536  # bytes kept of the body of a response that is no upgrade
 
@@ -241,7 +240,7 @@ class ResponseReader:
         else:
             reason = (line[3] or b"").decode("utf-8", "replace")
             self.response = WSUpgradeResponse(
-                _status(status, reason), CIMultiDict(fields), None, line[1]
+                status_of(status, reason), CIMultiDict(fields), None, line[1]
             )
         return received[end:]
 
@@ -350,19 +349,6 @@ def _parse(parser: HttpResponseParser, data: bytes) -> str | None:
     except HttpParserError as exc:
         return str(exc)
     return None
-
-
-def _status(code: int, reason: str) -> HTTPStatus:
-    """The status of a code; one that isn't registered (Cloudflare's 520) is as good as another."""
-    try:
-        return HTTPStatus(code)
-    except ValueError:
-        status: Any = int.__new__(HTTPStatus, code)
-        status._value_ = code
-        status._name_ = f"STATUS_{code}"
-        status.phrase = reason
-        status.description = ""
-        return cast(HTTPStatus, status)
 
 
 def _extensions(headers: CIMultiDict[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, unquote
 
 from multidict import CIMultiDict, MultiDict
@@ -134,6 +134,19 @@ class WSUpgradeRequest:
 
     def __repr__(self) -> str:
         return f"<WSUpgradeRequest {self.method!r} {self.path!r} {self.headers!r}>"
+
+
+def status_of(code: int, reason: str) -> HTTPStatus:
+    """The status of a code; one that isn't registered (Cloudflare's 520) is as good as another."""
+    try:
+        return HTTPStatus(code)
+    except ValueError:
+        status: Any = int.__new__(HTTPStatus, code)
+        status._value_ = code
+        status._name_ = f"STATUS_{code}"
+        status.phrase = reason
+        status.description = ""
+        return cast(HTTPStatus, status)
 
 
 class WSUpgradeResponse:

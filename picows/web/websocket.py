@@ -11,14 +11,13 @@ from multidict import CIMultiDict, MultiDict
 
 from ..upgrade import WSUpgradeResponse
 from . import jsons, status
-from .exceptions import WebSocketProtocolError
+from .exceptions import WebSocketProtocolError, check_code
 from .exchange import Exchange, as_str
 
 Message = Union[str, bytes]
 ExtraHeaders = Iterable[tuple[str, str]]
 
 _MAX_REASON = 123  # bytes, RFC 6455 section 5.5
-_CLOSED_BY_PEERS = {*range(1000, 1004), *range(1007, 1015)}  # and 3000 to 4999, section 7.4
 
 
 class Channel(Protocol):
@@ -266,10 +265,7 @@ class WebSocket:
 
 
 def check_close(code: object, reason: object) -> None:
-    if not isinstance(code, int) or isinstance(code, bool):
-        raise TypeError(f"code must be an int, got {code!r}")
-    if code not in _CLOSED_BY_PEERS and not 3000 <= code <= 4999:
-        raise ValueError(f"code must be 1000-1003, 1007-1014 or 3000-4999, got {code}")
+    check_code(code)
     if not isinstance(reason, str):
         raise TypeError(f"reason must be a str, got {reason!r}")
     if len(reason.encode()) > _MAX_REASON:

@@ -26,8 +26,9 @@ def check_open_timeout(value: object) -> None:
 def check_limits(*, ping_interval: Any, ping_timeout: Any, close_timeout: Any, max_queue: Any, write_limit: Any) -> None:
     """:raises TypeError, ValueError: one of them is wrong"""
     for name, seconds in (("ping_interval", ping_interval), ("ping_timeout", ping_timeout), ("close_timeout", close_timeout)):
-        # 0 has a meaning where it means anything: none, or at once.
-        if seconds is not None and not (type(seconds) in (int, float) and seconds == 0):
+        # 0 has a meaning for two of them: no pings, and to close at once. No pong comes in no time.
+        is_zero = type(seconds) in (int, float) and seconds == 0
+        if seconds is not None and not (is_zero and name != "ping_timeout"):
             check_seconds(name, seconds)
     if max_queue is not None:
         _check_marks("max_queue", _pair("max_queue", max_queue))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import socket
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -90,3 +92,20 @@ def test_what_cannot_be_done_is_a_line_and_exit_code_1(
     assert printed.err.startswith("picows: ")
     assert re.search(problem, printed.err)
     assert len(printed.err.splitlines()) == 1
+
+
+def test_a_proxy_that_refuses_is_a_line_and_exit_code_1(capsys: Captured) -> None:
+    def refuse() -> None:
+        with listening.accept()[0] as client:
+            client.recv(4096)
+            client.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        proxy = threading.Thread(target=refuse)
+        proxy.start()
+        port = listening.getsockname()[1]
+        assert ended_with(["ping", "ws://127.0.0.1:1/", "--proxy", f"http://user:secret@127.0.0.1:{port}"]) == 1
+        proxy.join()
+    printed = capsys.readouterr()
+    assert re.fullmatch(r"picows: .*403.*\n", printed.err)
+    assert "secret" not in printed.err

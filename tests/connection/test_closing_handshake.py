@@ -242,6 +242,24 @@ def test_cancelling_it_cuts_the_connection(net: Network, role: str) -> None:
     net.run(test())
 
 
+@over_both_loops
+@pytest.mark.parametrize("turns", range(4))
+def test_cancelling_it_counts_in_the_moment_of_success(net: Network, turns: int) -> None:
+    async def test() -> None:
+        async with raw_server(net, Recorder) as (peer, listener):
+            closing = asyncio.ensure_future(listener.transport.close())
+            peer.send(CLOSE, (await peer.receive()).payload)
+            await peer.close()
+            await listener.disconnected.wait()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if closing.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await closing
+
+    net.run(test())
+
+
 @over_tcp_and_tls
 @over_roles
 def test_the_peer_was_first(net: Network, role: str) -> None:

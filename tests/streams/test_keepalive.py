@@ -141,6 +141,25 @@ def test_no_pong_is_missed_while_nobody_takes_messages(net: Network) -> None:
     net.run(test())
 
 
+async def send_for_ever(stream: MessageStream) -> None:
+    while True:
+        await stream.send(bytes(1024 * 1024))
+
+
+@over_tcp_and_tls
+def test_a_peer_that_takes_nothing_is_left_by_who_waits_for_it_and_takes_nothing_either(net: Network) -> None:
+    async def test() -> None:
+        async with raw_peer(net, kept_alive(INTERVAL, TIMEOUT, high=0)) as (peer, stream):
+            peer.writer.transport.pause_reading()
+            send_texts(peer, "not taken")
+            await until(lambda: not stream.transport.underlying_transport.is_reading())
+            with pytest.raises(ConnectionResetError, match="1006"):
+                await send_for_ever(stream)
+            assert stream.transport.close_handshake.sent.reason == "keepalive ping timeout"
+
+    net.run(test())
+
+
 @over_both_loops
 def test_no_pong_is_missed_while_the_loop_is_held_up(net: Network) -> None:
     async def test() -> None:

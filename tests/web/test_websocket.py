@@ -397,6 +397,20 @@ def test_a_client_that_does_what_it_may_not(place: Place, caplog: pytest.LogCapt
 
 
 @over_both_places
+@pytest.mark.parametrize("wrong", [{"code": 1006}, {"code": "1002"}, {"detail": None}])
+def test_a_wrong_protocol_error_is_a_failure_of_its_handler(place: Place, wrong: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(ws: WebSocket) -> None:
+        raise WebSocketProtocolError(**wrong)
+
+    async def test() -> None:
+        async with place.handler(fail) as served:
+            assert (await served.rejected())[0] == 500
+
+    place.run(test())
+    assert [record.message for record in caplog.records if "the handler fail of '/'" in record.message]
+
+
+@over_both_places
 def test_a_client_that_leaves_is_no_failure(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     async def wait(ws: WebSocket) -> None:
         await ws.connect()

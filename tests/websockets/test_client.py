@@ -73,7 +73,7 @@ BETTER = {
     "additional_headers": [({1: "x"}, "TypeError"), ({"a b": "x"}, "ValueError"), ({"Sec-WebSocket-Key": "x"}, "ValueError")],
     "proxy": [(1, "InvalidProxy"), ("http://x:y", "InvalidProxy")],
     "ping_interval": [("x", "TypeError"), (-1, "ValueError")],
-    "ping_timeout": [("x", "TypeError"), (-1, "ValueError")],
+    "ping_timeout": [("x", "TypeError"), (-1, "ValueError"), (0, "ValueError")],
     "close_timeout": [("x", "TypeError"), (-1, "ValueError")],
     "max_size": [("x", "ValueError"), ((1,), "ValueError"), (1.5, "TypeError"), (-1, "ValueError"), (("a", 1), "TypeError")],
     "max_queue": [("x", "ValueError"), ((1,), "ValueError"), (1.5, "TypeError"), (-1, "ValueError"), ((1, 2), "ValueError")],
@@ -117,6 +117,29 @@ def test_wrong_arguments_that_websockets_does_not_look_at(name: str, net: Networ
             for value, told in BETTER[name]:
                 assert await failure(ours, uri, **{"proxy": None, name: value}) == told, value
                 assert not connected
+
+    net.run(test())
+
+
+@over_both_loops
+def test_no_cancellation_is_lost(net: Network) -> None:
+    """In whatever turn of the loop it comes, that of success too."""
+
+    async def test() -> None:
+        async with their_server(net, echo) as uri:
+            for turns in itertools.count():
+
+                async def connected() -> Any:
+                    return await ours.connect(uri, proxy=None)
+
+                task = asyncio.ensure_future(connected())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                if not task.cancel():
+                    await (await task).close()
+                    break
+                with pytest.raises(asyncio.CancelledError):
+                    await task
 
     net.run(test())
 

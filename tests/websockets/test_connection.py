@@ -183,6 +183,16 @@ def test_a_close_that_is_not_answered_reads_1006(net: Network) -> None:
     net.run(test())
 
 
+def test_a_close_timeout_of_0_does_not_wait(net: Network) -> None:
+    async def test() -> None:
+        async with raw_peer(close_timeout=0) as (peer, ws):
+            await asyncio.wait_for(ws.close(), 5)
+            assert ws.close_code == 1006
+            assert close_code(await peer.receive()) == 1000
+
+    net.run(test())
+
+
 def test_a_message_over_max_size(net: Network) -> None:
     async def test() -> None:
         async with raw_peer(max_size=10) as (peer, ws):

@@ -226,6 +226,22 @@ def test_process_request_answers_in_place_of_an_upgrade(net: Network, kind: Any,
     assert records(caplog).count("HTTP response sent (200 OK)") == 2
 
 
+@over_both_loops
+@pytest.mark.parametrize(
+    ("status", "phrase", "line"),
+    [(499, "Gone Away", "499 Gone Away"), (520, "a\r\nX: y", "520 "), (600, "x", "500 Internal Server Error")],
+)
+def test_a_status_need_not_be_registered(net: Network, status: int, phrase: str, line: str) -> None:
+    def process_request(connection: ServerConnection, request: Any) -> Response:
+        return Response(status, phrase, Headers())
+
+    async def test() -> None:
+        async with running(net, process_request=process_request) as (server, _), asking(server, request()) as peer:
+            assert (await head_of(peer)).startswith(f"HTTP/1.1 {line}\r\n")
+
+    net.run(test())
+
+
 @pytest.mark.parametrize("hook", ["process_request", "process_response"])
 @pytest.mark.parametrize("kind", [boom, boom_at_once, lambda *args: "no response"], ids=["coroutine", "function", "wrong"])
 def test_a_hook_that_fails_is_a_500_and_in_the_log(

@@ -18,6 +18,7 @@ from ...upgrade import (
     WSUpgradeResponse,
     WSUpgradeResponseWithListener,
     accept_value,
+    status_of,
 )
 from ..datastructures import Headers
 from ..exceptions import (
@@ -219,7 +220,7 @@ class Handshake:
         self, connection: ServerConnection, response: Response, rejected: bool
     ) -> WSUpgradeResponseWithListener:
         """What a listener factory returns; the log says what was answered."""
-        status = HTTPStatus(response.status_code)
+        status = _status_to_send(response)
         accepting = status == _SWITCHING
         if not accepting and self._server.logger.isEnabledFor(logging.INFO):
             what = "connection rejected" if rejected else "HTTP response sent"
@@ -236,6 +237,14 @@ class Handshake:
         if self._date[0] != second:
             self._date = (second, formatdate(second, usegmt=True))
         return self._date[1]
+
+
+def _status_to_send(response: Response) -> HTTPStatus:
+    """Whether it is registered or not; the phrase means nothing (RFC 9112 section 4), so it need not be sent."""
+    code, phrase = response.status_code, response.reason_phrase
+    if not 100 <= code <= 599:
+        raise ValueError(f"the status of a response must be from 100 to 599, got {code!r}")
+    return status_of(code, phrase if phrase.isascii() and phrase.isprintable() else "")
 
 
 def _asks_for_websocket(request: WSUpgradeRequest) -> bool:

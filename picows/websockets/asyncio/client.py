@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, cast
 from urllib.parse import urljoin
 
+from ..._deadline import Deadline
 from ...client import HEADERS_OF_ONE_ORIGIN
 from ...errors import WSHandshakeError, WSInvalidURL
 from ...picows import ConnectionOptions, WSProtocol
@@ -54,6 +55,8 @@ FACTOR = float(os.environ.get("WEBSOCKETS_BACKOFF_FACTOR", "1.618"))
 
 _REDIRECT_STATUSES = (300, 301, 302, 303, 307, 308)
 _TRANSIENT_STATUSES = (500, 502, 503, 504)
+
+_TIMED_OUT = "timed out during opening handshake"
 
 # Which choose where to connect, so that another server cannot be meant.
 _OWN_DESTINATION = {
@@ -185,12 +188,16 @@ class connect:
 
     async def _connect_in_time(self) -> ClientConnection:
         check_open_timeout(self.open_timeout)
+        if self.open_timeout is not None and self.open_timeout <= 0:
+            raise TimeoutError(_TIMED_OUT)
         try:
-            self.connection = await asyncio.wait_for(self._connect(), self.open_timeout)
+            # wait_for() lost a cancellation in the moment of success, before Python 3.12.
+            with Deadline(asyncio.get_running_loop(), self.open_timeout):
+                self.connection = await self._connect()
         except asyncio.TimeoutError as exc:
             if isinstance(exc, OSError) and exc.errno is not None:
                 raise   # the system's own
-            raise TimeoutError("timed out during opening handshake") from exc
+            raise TimeoutError(_TIMED_OUT) from exc.__cause__
         return self.connection
 
     async def _connect(self) -> ClientConnection:

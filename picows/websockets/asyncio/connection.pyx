@@ -48,6 +48,9 @@ cdef tuple OK_CODES = (1000, 1001, NO_STATUS)
 # The codes by which the connection itself answers what the peer did wrong.
 cdef tuple FAULT_CODES = (1002, 1007, 1009)
 
+# Seconds: what a `close_timeout` of 0 means.
+cdef object AT_ONCE = 1e-9
+
 # With how many bytes of messages the socket is not read any more, however few they are.
 cdef object QUEUE_BYTES = 1024 * 1024
 
@@ -377,8 +380,8 @@ cdef class Connection(MessageStream):
         except ValueError as error:
             raise ProtocolError(str(error)) from error
         self.closing = True
-        # The arguments count for nothing: that CLOSE was sent.
-        await MessageStream.close(self, 1000, None, self.close_timeout or None)
+        # The code counts for nothing: that CLOSE was sent.
+        await MessageStream.close(self, 1000, None, AT_ONCE if self.close_timeout == 0 else self.close_timeout)
 
     # What the engine calls.
 
