@@ -1,9 +1,7 @@
-"""A server for behind a load balancer: a health check on its port, and a goodbye to each client on SIGTERM.
+"""A server for behind a load balancer: a health check on its port, and a goodbye to each client when it stops.
 
 $ python -m examples.health_check 9001
 """
-
-from __future__ import annotations
 
 import asyncio
 import signal
@@ -20,7 +18,7 @@ class Echo(WSListener):
             transport.send(frame.msg_type, frame)
 
 
-def accept(request: WSUpgradeRequest) -> WSListener | Answer | None:
+def accept(request: WSUpgradeRequest):
     if request.target_path == "/health":
         return Answer(Response.create_ok_response(b"alive\n"), None)
     return Echo() if request.target_path == "/ws" else None  # 404
@@ -28,7 +26,8 @@ def accept(request: WSUpgradeRequest) -> WSListener | Answer | None:
 
 async def main(port: int = 9001, host: str = "127.0.0.1", spread: float = 10) -> None:
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     server = await ws_create_server(accept, host, port, assemble_messages=True, enable_auto_ping=True)
     print("Listening on ws://{}:{}/ws".format(*server.sockets[0].getsockname()), flush=True)
     await stop.wait()
