@@ -329,7 +329,8 @@ describe("underlying_transport",
          b"reading. Do not write to it and do not set another protocol.")
 describe("request", b"The `WSUpgradeRequest` of the opening handshake.")
 describe("response", b"The `WSUpgradeResponse` of the opening handshake.")
-describe("close_handshake", b"How far the closing handshake has come, a `WSCloseHandshake`; None while no CLOSE was sent or received.")
+describe("close_handshake",
+         b"How far the closing handshake has come, a `WSCloseHandshake`; None while no CLOSE was sent or received.")
 describe("is_client_side", b"Whether this end was made by `ws_connect`.")
 describe("is_secure", b"Whether the connection goes over TLS.")
 describe("is_close_frame_sent", b"Whether a CLOSE was sent; every further send does nothing.")

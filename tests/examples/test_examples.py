@@ -289,7 +289,7 @@ def test_market_data_comes_again_behind_a_loss(start: Start) -> None:
 
         async def trades(ws: ServerConnection) -> None:
             subscribed.append(json.loads(await ws.recv()))
-            await ws.send('{"symbol": "A", "price": %d, "more": []}' % len(subscribed))
+            await ws.send(json.dumps({"symbol": "A", "price": len(subscribed), "more": []}))
             if len(subscribed) == 1:
                 ws.transport.abort()
             await ws.wait_closed()

@@ -12,6 +12,7 @@ from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithLis
 from tests.connection.networks import Echo, Network
 from tests.peers.programs import program, running
 
+
 def factory(request: WSUpgradeRequest) -> Any:
     if request.target_path == "/health":
         return WSUpgradeResponseWithListener(WSUpgradeResponse.create_ok_response(b"fine"), None)
