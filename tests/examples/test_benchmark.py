@@ -144,7 +144,7 @@ class Settling(benchmark.Trial):
 
 
 def test_what_varies_is_measured_for_longer() -> None:
-    steady, settling, never = trials = [Settling("a", 0), Settling("b", 0.5), Settling("c", 100)]
+    trials = [Settling("a", 0), Settling("b", 0.5), Settling("c", 100)]
 
     async def measure() -> None:
         for trial in trials:

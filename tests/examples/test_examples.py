@@ -281,6 +281,20 @@ def test_a_server_behind_a_load_balancer(start: Start) -> None:
     assert server.finish()[-1] == "WSShutdownReport(closed=2, aborted=0)"
 
 
+def test_kubernetes_asks_for_what_the_server_has(start: Start) -> None:
+    recipe = (ROOT / "docs" / "recipes" / "kubernetes.yaml").read_text(encoding="utf-8")
+    (command,) = re.findall(r"command: \[python, -m, examples\.(\w+), \"(\d+)\", \"([\d.]+)\"\]", recipe)
+    probes = re.findall(r"httpGet: \{path: (\S+), port: (\d+)\}", recipe)
+    assert probes == [("/health", command[1])] * 2
+    assert re.findall(r"(?:containerPort|targetPort): (\d+)", recipe) == [command[1]] * 2
+    server = start(command[0], 0, command[2])
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", urlsplit(server.url()).port)) as plain:
+        plain.request("GET", probes[0][0])
+        assert plain.getresponse().status == 200
+    server.terminate()
+    server.finish()
+
+
 def test_market_data_comes_again_behind_a_loss(start: Start) -> None:
     pytest.importorskip("msgspec")
 

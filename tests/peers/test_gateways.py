@@ -28,14 +28,16 @@ class Site:
         return self.listeners[-1]
 
 
-async def talk(net: Network, url: str, site: Site, **options: object) -> Recorder:
-    """All that a connection can do, through whatever lies between; the client, whose connection has ended."""
+async def talk(net: Network, url: str, site: Site, **options: object) -> None:
+    """All that a connection can do, through whatever lies between."""
     client: Recorder = await net.connect(
         Recorder, url, compression=WSDeflate(), assemble_messages=True, subprotocols=["chat"], **options
     )
     transport = client.transport
     assert transport.subprotocol == "chat"
     assert transport.compression is not None
+    # There is something between.
+    assert site.requests[-1].get_extra_info("peername") != transport.underlying_transport.get_extra_info("sockname")
     transport.send(WSMsgType.TEXT, "hello \u20ac")
     transport.send(WSMsgType.BINARY, LARGE)
     transport.send(WSMsgType.TEXT, "in ", fin=False)
@@ -47,7 +49,6 @@ async def talk(net: Network, url: str, site: Site, **options: object) -> Recorde
     at_server = site.listeners[-1].transport
     assert (at_server.close_code, at_server.close_reason) == (4000, "done")
     assert (transport.close_code, transport.close_reason) == (4000, "done")
-    return client
 
 
 NGINX = """\

@@ -199,7 +199,7 @@ def test_pages_of_other_origins_are_refused(net: Network, client: Client) -> Non
         site, pages = Site(), Site()
         async with net.serve(pages.accept) as elsewhere:
             async with net.serve(site.accept, origins=["https://example.com"]) as url:
-                result = await talk(client, url, [], [], None, page=f"http{elsewhere[2:]}")
+                result = await talk(client, url, [], ["hello"], [1000, ""], page=f"http{elsewhere[2:]}")
                 assert (result["code"], result["wasClean"]) == (1006, False)
                 assert not site.listeners
             ours = f"http://{urlsplit(elsewhere).netloc}"
