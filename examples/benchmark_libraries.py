@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import Any, Callable
 
 HOST = "127.0.0.1"
+NO_LIMIT = 1 << 40  # bytes, where a number has to be said
 
 # What a server does with a message: send it back, or to everybody, by the library's own function for that or one by one.
 ECHO, BROADCAST, SEND_TO_ALL = "echo", "broadcast", "send to all"
@@ -87,7 +88,7 @@ async def pump(
     return started
 
 
-async def serve_picows(sock: socket.socket, tls: ssl.SSLContext | None, mode: str) -> Any:
+async def serve_picows(sock: socket.socket, tls: ssl.SSLContext | None, mode: str, **options: Any) -> Any:
     import picows
     from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
@@ -122,10 +123,10 @@ async def serve_picows(sock: socket.socket, tls: ssl.SSLContext | None, mode: st
     if mode == BROADCAST and broadcast is None:
         return None
     listener = {ECHO: Echo, BROADCAST: Broadcast, SEND_TO_ALL: SendToAll}[mode]
-    return await picows.ws_create_server(lambda request: listener(), sock=sock, ssl=tls)
+    return await picows.ws_create_server(lambda request: listener(), sock=sock, ssl=tls, **options)
 
 
-async def connect_picows(url: str, tls: ssl.SSLContext | None, exchange: Exchange) -> Run:
+async def connect_picows(url: str, tls: ssl.SSLContext | None, exchange: Exchange, **options: Any) -> Run:
     from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
     class Client(WSListener, Pump):
@@ -139,7 +140,7 @@ async def connect_picows(url: str, tls: ssl.SSLContext | None, exchange: Exchang
                 self.step()
 
     client = Client(exchange)
-    transport, _ = await ws_connect(lambda: client, url, ssl_context=tls)
+    transport, _ = await ws_connect(lambda: client, url, ssl_context=tls, **options)
     return client.run
 
 
@@ -345,6 +346,11 @@ async def connect_wsproto(url: str, tls: ssl.SSLContext | None, exchange: Exchan
 
 LIBRARIES: dict[str, tuple[Callable[..., Awaitable[Any]], Callable[..., Awaitable[Run]]]] = {
     "picows": (serve_picows, connect_picows),
+    # Whole and checked messages, as all the others deliver; frames as they come are what it does otherwise.
+    "picows messages": (
+        functools.partial(serve_picows, assemble_messages=True, max_message_size=NO_LIMIT),
+        functools.partial(connect_picows, assemble_messages=True, max_message_size=NO_LIMIT),
+    ),
     "websockets": (serve_websockets, connect_websockets),
     "aiohttp": (serve_aiohttp, connect_aiohttp),
     "tornado": (serve_tornado, connect_tornado),

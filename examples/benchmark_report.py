@@ -22,6 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 BUSY = 0.9  # a process that worked for less of the time had to wait for its peer
+MOST_SPREAD = 0.15  # of what is published
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Result:
     contender: str
     samples: list[Sample] = field(default_factory=list)
     failed: str = ""
+    seconds: float = 0.0  # how long a sample took
 
     def median(self, name: str) -> float:
         return float(median(getattr(sample, name) for sample in self.samples))
@@ -65,6 +67,11 @@ class Result:
         """Half of the range, as a part of the median."""
         values = [getattr(sample, name) for sample in self.samples]
         return float((max(values) - min(values)) / 2 / abs(median(values) or 1))
+
+    @property
+    def unsteady(self) -> bool:
+        """Whether the samples differ by too much to tell anything."""
+        return bool(self.samples) and max(map(self.spread, ("rate", "cpu_us", "kib"))) > MOST_SPREAD
 
     def as_json(self) -> dict[str, Any]:
         names = [name for name in asdict(Sample()) if self.samples and self.median(name)]
@@ -75,6 +82,7 @@ class Result:
             "median": {name: significant(self.median(name)) for name in names},
             "spread": {name: significant(self.spread(name)) for name in names},
             "samples": [{name: significant(getattr(sample, name)) for name in names} for sample in self.samples],
+            "seconds": self.seconds,
             "failed": self.failed,
         }
 
@@ -181,6 +189,15 @@ def failures(results: Iterable[Result]) -> list[str]:
     ]
 
 
+def unsteady(results: Iterable[Result]) -> list[str]:
+    """What to measure again on a machine that does nothing else."""
+    return [
+        f"{result.contender} varied by more than {MOST_SPREAD:.0%} in {result.case.name}, in samples of {result.seconds:g} s"
+        for result in results
+        if result.unsteady
+    ]
+
+
 # JSON
 
 
@@ -224,7 +241,13 @@ def write_json(path: Path, about: dict[str, Any], results: Iterable[Result]) -> 
 def read_json(path: Path) -> tuple[dict[str, Any], list[Result]]:
     about = json.loads(path.read_text(encoding="utf-8"))
     results = [
-        Result(Case(**each["case"]), each["contender"], [Sample(**sample) for sample in each["samples"]], each["failed"])
+        Result(
+            Case(**each["case"]),
+            each["contender"],
+            [Sample(**sample) for sample in each["samples"]],
+            each["failed"],
+            each.get("seconds", 0.0),
+        )
         for each in about.pop("results")
     ]
     return about, results
@@ -234,7 +257,8 @@ def read_json(path: Path) -> tuple[dict[str, Any], list[Result]]:
 
 COLOURS = {
     "picows": "#c2255c",
-    "picows-published": "#f783ac",
+    "picows-messages": "#e64980",
+    "picows-published": "#fcc2d7",
     "websockets": "#1971c2",
     "aiohttp": "#2f9e44",
     "tornado": "#7048e8",
@@ -252,16 +276,19 @@ class Panel:
     depth: int = 0
     tls: bool = False
 
-    def results(self, results: Iterable[Result], loop: str) -> dict[str, float]:
-        found: dict[str, float] = {}
+    def results(self, results: Iterable[Result], loop: str) -> dict[str, tuple[float, float, float]]:
+        """Of each contender the median, and the lowest and highest sample of the same case."""
+        found: dict[str, tuple[float, float, float]] = {}
         for result in results:
             case = result.case
             wanted = (self.size, self.depth, self.tls, loop) == (case.size, case.depth, case.tls, case.loop)
             if result.samples and case.kind in self.kinds and wanted:
                 memory = case.kind == "idle"
+                values = [sample.kib if memory else 1e6 / sample.cpu_us for sample in result.samples]
                 value = result.median("kib") if memory else 1e6 / result.median("cpu_us")
                 best = min if memory else max
-                found[result.contender] = best(value, found.get(result.contender, value))
+                measured = (value, min(values), max(values))
+                found[result.contender] = best(measured, found.get(result.contender, measured))
         return found
 
 
@@ -293,8 +320,34 @@ def draw_charts(folder: Path, about: dict[str, Any], results: list[Result]) -> l
 def caption(about: dict[str, Any], loop: str) -> str:
     where = about["conditions"]
     place = f"{where['cpu']}, {where['system']}, {where['python']}, {loop}, {where['date'][:10]}, commit {where['commit']}"
-    names = [f"{name} {packages[name.partition('-')[0]]}" for name, packages in about.get("versions", {}).items()]
-    return f"{place}\n{', '.join(names)}"
+    others = (name for name in about.get("versions", {}) if name != "picows-messages")
+    names = [f"{name} {version(name, about)}" if name != PUBLISHED else label(name, about) for name in others]
+    return f"{place}\n{', '.join(names)}\n{length(about)}"
+
+
+def length(about: dict[str, Any]) -> str:
+    where = about["conditions"]
+    if "runs" not in where:
+        return ""
+    return (
+        f"Medians of {where['runs']} samples of {where['seconds']:g} s each, taken in turns; longer where they varied by more than "
+        f"{MOST_SPREAD:.0%}. Lines show the lowest and the highest"
+    )
+
+
+PUBLISHED = "picows-published"
+
+
+def version(contender: str, about: dict[str, Any]) -> str:
+    packages = about.get("versions", {}).get(contender, {})
+    return str(packages.get(contender.partition("-")[0], ""))
+
+
+def label(contender: str, about: dict[str, Any]) -> str:
+    """What readers call it: the package that is on the index has the same name as ours."""
+    if contender == PUBLISHED:
+        return f"published picows {version(contender, about)}".rstrip()
+    return {"picows-messages": "picows, messages"}.get(contender, contender)
 
 
 def main_loop(results: list[Result]) -> str:
@@ -316,8 +369,16 @@ def draw_bars(path: Path, about: dict[str, Any], results: list[Result]) -> None:
     figure, axes = pyplot.subplots(3, 3, figsize=(12, 8.4), sharey=True, layout="constrained")
     for axis, panel in zip(axes.flat, PANELS):
         found = panel.results(fixed, loop)
-        bars = axis.barh(names, [found.get(name, 0) for name in names], color=[COLOURS[name] for name in names])
-        axis.bar_label(bars, [short(found[name]) if name in found else "-" for name in names], padding=3, fontsize=9)
+        middle, low, high = zip(*(found.get(name, (0.0, 0.0, 0.0)) for name in names))
+        spread = [[value - least for value, least in zip(middle, low)], [most - value for value, most in zip(middle, high)]]
+        bars = axis.barh(
+            [label(name, about) for name in names],
+            middle,
+            xerr=spread,
+            color=[COLOURS[name] for name in names],
+            error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "#495057"},
+        )
+        axis.bar_label(bars, [short(found[name][0]) if name in found else "-" for name in names], padding=3, fontsize=9)
         axis.set_title(panel.title, fontsize=10, loc="left")
         axis.margins(x=0.18)
         axis.set_xticks([])
@@ -343,15 +404,17 @@ def draw_scaling(path: Path, about: dict[str, Any], results: list[Result]) -> No
         (axes[0], by_connections, "connections", "connections, with one message of 256 bytes in flight on each"),
         (axes[1], by_depth, "depth", "messages of 32 bytes in flight on one connection"),
     )
-    for axis, chosen, number, label in panels:
+    for axis, chosen, number, what in panels:
         for name in ordered(result.contender for result in chosen):
-            line = sorted((getattr(each.case, number), each.median("rate")) for each in chosen if each.contender == name)
-            axis.plot(*zip(*line), marker="o", markersize=4, label=name, color=COLOURS[name])
+            line = sorted((getattr(each.case, number), *rates(each)) for each in chosen if each.contender == name)
+            numbers, middle, low, high = zip(*line)
+            axis.plot(numbers, middle, marker="o", markersize=4, label=label(name, about), color=COLOURS[name])
+            axis.fill_between(numbers, low, high, color=COLOURS[name], alpha=0.2, linewidth=0)
         axis.set_xscale("log", base=10 if number == "connections" else 2)
         axis.set_yscale("log")
         axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.yaxis.set_major_formatter("{x:,.0f}")
-        axis.set_xlabel(label)
+        axis.set_xlabel(what)
         axis.grid(alpha=0.3, which="both")
     axes[0].set_ylabel("echoed messages per second")
     if by_connections:
@@ -360,6 +423,12 @@ def draw_scaling(path: Path, about: dict[str, Any], results: list[Result]) -> No
     figure.supxlabel(caption(about, loop), fontsize=8, color="#666666")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def rates(result: Result) -> tuple[float, float, float]:
+    """The median, the lowest and the highest."""
+    values = [sample.rate for sample in result.samples]
+    return result.median("rate"), min(values), max(values)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,7 @@ class Member(WSListener):
         transport.send(WSMsgType.TEXT, self._say)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
-        elif frame.msg_type == WSMsgType.TEXT and self._listen > 0:
+        if frame.msg_type == WSMsgType.TEXT and self._listen > 0:
             print(f"Heard: {frame.get_payload_as_utf8_text()}")
             self._listen -= 1
             if self._listen == 0:

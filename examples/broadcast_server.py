@@ -41,10 +41,7 @@ class Member(WSListener):
         self._room.join(transport)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
-        elif frame.msg_type == WSMsgType.TEXT:
+        if frame.msg_type == WSMsgType.TEXT:
             # The frame is built straight from the sender's payload: no copy between.
             self._room.broadcast(frame.get_payload_as_memoryview())
 

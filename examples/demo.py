@@ -32,10 +32,7 @@ else:
 
 class EchoListener(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
-        else:
+        if frame.msg_type == WSMsgType.BINARY:
             transport.send(frame.msg_type, frame.get_payload_as_memoryview())
 
 

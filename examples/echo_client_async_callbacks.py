@@ -26,10 +26,7 @@ class AsyncListener(WSListener):
         self._tasks: set[asyncio.Task[None]] = set()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
-        elif frame.msg_type == WSMsgType.TEXT:
+        if frame.msg_type == WSMsgType.TEXT:
             # The frame is gone when this callback returns, the coroutine may live longer: it
             # gets the text, not the frame.
             self._start(self.on_message(transport, frame.get_payload_as_utf8_text()))

@@ -44,11 +44,7 @@ class MessageListener(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         # Control frames are never fragmented, and may stand between two fragments.
-        if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
-            return
-        if frame.msg_type in (WSMsgType.PING, WSMsgType.PONG):
+        if frame.msg_type in (WSMsgType.PING, WSMsgType.PONG, WSMsgType.CLOSE):
             return
 
         # picows hands over every frame as it is; their order is for us to check. A

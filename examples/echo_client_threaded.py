@@ -28,9 +28,6 @@ class EchoClient(WSListener):
         if frame.msg_type == WSMsgType.BINARY:
             self.round_trips += 1
             transport.send(WSMsgType.BINARY, frame.get_payload_as_memoryview())
-        elif frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
 
 
 async def connect(url: str) -> tuple[WSTransport, EchoClient]:

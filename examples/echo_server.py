@@ -26,13 +26,9 @@ class EchoListener(WSListener):
         print("Client connected")
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.CLOSE:
-            # The listener answers a CLOSE: the same code and reason back, then hang up.
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
-        elif frame.msg_type != WSMsgType.PONG:
-            # PING never gets here, it has been answered already. What remains are messages;
-            # a view of the payload is sent without a copy, and `fin` keeps fragments fragments.
+        # PING never gets here, it has been answered already. CLOSE is answered behind this call.
+        if frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
+            # A view of the payload is sent without a copy, and `fin` keeps fragments fragments.
             transport.send(frame.msg_type, frame.get_payload_as_memoryview(), frame.fin)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:

@@ -11,16 +11,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import WSListener, WSTransport, ws_connect
 
 OKX_URL = "wss://ws.okx.com:8443/ws/v5/public"
-
-
-class Client(WSListener):
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
 
 
 async def connect_quickly(
@@ -28,7 +21,7 @@ async def connect_quickly(
 ) -> WSTransport | None:
     """A connection with a mean round-trip time of at most `threshold` seconds, if one is found."""
     for attempt in range(1, attempts + 1):
-        transport, _ = await ws_connect(Client, url)
+        transport, _ = await ws_connect(WSListener, url)
         # One PING at a time, each sent when the one before has been answered.
         times = await transport.measure_roundtrip_time(rounds)
         mean = sum(times) / rounds
@@ -38,14 +31,8 @@ async def connect_quickly(
         )
         if mean <= threshold:
             return transport
-        await close(transport)
+        await transport.close()
     return None
-
-
-async def close(transport: WSTransport) -> None:
-    transport.send_close(WSCloseCode.OK)
-    transport.disconnect()
-    await transport.wait_disconnected()
 
 
 async def main(url: str, threshold: float, rounds: int, attempts: int) -> None:
@@ -53,7 +40,7 @@ async def main(url: str, threshold: float, rounds: int, attempts: int) -> None:
     if transport is None:
         raise SystemExit(f"No connection within {threshold * 1000:g} ms")
     print("Quick enough")  # here the work would begin
-    await close(transport)
+    await transport.close()
 
 
 if __name__ == "__main__":

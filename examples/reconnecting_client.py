@@ -23,10 +23,7 @@ class Client(WSListener):
         transport.send(WSMsgType.TEXT, "Hello world")
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
-        elif frame.msg_type == WSMsgType.TEXT:
+        if frame.msg_type == WSMsgType.TEXT:
             print(f"Received: {frame.get_payload_as_utf8_text()}")
 
 

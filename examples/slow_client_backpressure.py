@@ -37,11 +37,6 @@ class Producer(WSListener):
         transport.underlying_transport.set_write_buffer_limits(HIGH_WATER)
         self._task = asyncio.get_running_loop().create_task(self._produce(transport))
 
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
-
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._task.cancel()  # it may be waiting for a client that will never read again
 

@@ -384,7 +384,7 @@ class Deflater:
     __slots__ = ("_context", "_forgets", "key")
 
     def __init__(self, key: DeflateKey, forgets: bool) -> None:
-        self.key = key
+        self.key: DeflateKey = key
         self._forgets = forgets
         self._context: Any = None
 

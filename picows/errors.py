@@ -20,6 +20,7 @@ __all__ = [
     "WSInvalidURL",
     "WSInvalidUpgradeError",
     "WSProtocolError",
+    "WSSlowPeerError",
 ]
 
 

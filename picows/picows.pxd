@@ -5,6 +5,11 @@ Add at the end only, and never between releases of one major version.
 """
 
 cpdef enum WSMsgType:
+    """What a frame is: its opcode (RFC 6455 5.2).
+
+    CONTINUATION, TEXT and BINARY carry messages; CLOSE, PING and PONG are control frames, of at most 125 bytes and never
+    fragmented.
+    """
     CONTINUATION = 0
     TEXT = 1
     BINARY = 2
@@ -14,6 +19,7 @@ cpdef enum WSMsgType:
 
 
 cpdef enum WSCloseCode:
+    """Why a connection was closed (RFC 6455 7.4.1); 3000 to 4999 are free for applications. NO_INFO stands for no code."""
     NO_INFO = 0
     OK = 1000
     GOING_AWAY = 1001
@@ -31,11 +37,16 @@ cpdef enum WSCloseCode:
 
 
 cpdef enum WSAutoPingStrategy:
+    """When auto ping sends a ping: when nothing has come for a while, or at fixed intervals."""
     PING_WHEN_IDLE = 1
     PING_PERIODICALLY = 2
 
 
 cpdef enum WSSlowPeerPolicy:
+    """What happens when more than `max_write_buffer_size` would wait for a peer that does not read.
+
+    DISCONNECT aborts the connection, DROP_NEWEST leaves the message out, RAISE raises `WSSlowPeerError`.
+    """
     DISCONNECT = 1
     DROP_NEWEST = 2
     RAISE = 3

@@ -101,6 +101,8 @@ cdef extern from "Python.h":
         const char* doc
         void* closure
     object PyDescr_NewGetSet(PyTypeObject*, PyGetSetDef*)
+    ctypedef struct PyGetSetDescrObject:
+        PyGetSetDef* d_getset
     ctypedef struct PyMethodDef:
         pass
     ctypedef struct PyMethodDescrObject:

@@ -58,7 +58,7 @@ class Option:
     ) -> None:
         self.defaults = defaults
         self.check = check
-        self.documentation = inspect.cleandoc(documentation)
+        self.documentation: str = inspect.cleandoc(documentation)
         self.only_for = only_for
 
     def __set_name__(self, owner: type, name: str) -> None:

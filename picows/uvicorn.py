@@ -62,7 +62,7 @@ class PicowsProtocol(asyncio.Protocol):
     """
 
     #: How many seconds the peer may take to answer a CLOSE, and to take what was sent before.
-    close_timeout = 10.0
+    close_timeout: float = 10.0
 
     def __init__(
         self,
@@ -74,22 +74,22 @@ class PicowsProtocol(asyncio.Protocol):
         if not config.loaded:
             config.load()
         self.config = config
-        self.loop = _loop or asyncio.get_running_loop()
-        self.logger = logging.getLogger("uvicorn.error")
+        self.loop: asyncio.AbstractEventLoop = _loop or asyncio.get_running_loop()
+        self.logger: logging.Logger = logging.getLogger("uvicorn.error")
         self.server_state = server_state
-        self.app_state = app_state or {}
-        self.stream = AsgiStream(self, ClientDisconnected, config.ws_max_queue)
-        self.options = _connection_options(config.ws_max_size, bool(config.ws_per_message_deflate))
+        self.app_state: dict[str, Any] = app_state or {}
+        self.stream: AsgiStream = AsgiStream(self, ClientDisconnected, config.ws_max_queue)
+        self.options: _Options = _connection_options(config.ws_max_size, bool(config.ws_per_message_deflate))
         self.reader: RequestReader | None = None  # until the request is answered
         self.scope: dict[str, Any] = {}
         self.connection: WSProtocol | None = None  # once it is accepted
-        self.answered = _NOTHING
-        self.closed = False  # the application has closed the connection, or was refused one
+        self.answered: int = _NOTHING
+        self.closed: bool = False  # the application has closed the connection, or was refused one
         self.refusal: tuple[int, list[tuple[bytes, bytes]]] | None = None  # not written yet
-        self.chunked = False
+        self.chunked: bool = False
         self.drained: asyncio.Future[None] | None = None  # while the transport holds too much
-        self.lost = False
-        self.app_running = False
+        self.lost: bool = False
+        self.app_running: bool = False
         self.timer: asyncio.TimerHandle | None = None
 
     # What the transport calls; after the upgrade, unless somebody has put this class back in its place, the
@@ -98,7 +98,7 @@ class PicowsProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
         self.server_state.connections.add(self)
-        self.client = get_remote_addr(transport)
+        self.client: tuple[str, int] | None = get_remote_addr(transport)
         self._trace("made")
 
     def data_received(self, data: bytes) -> None:
@@ -454,7 +454,7 @@ class _Options:
     """What the connections of a server have in common."""
 
     def __init__(self, max_size: int, compress: bool) -> None:
-        self.compression = WSDeflate() if compress else None
+        self.compression: WSDeflate | None = WSDeflate() if compress else None
         arguments = {
             "websocket_handshake_timeout": None,
             "assemble_messages": True,
@@ -462,7 +462,7 @@ class _Options:
             "max_message_size": max_size,
             "compression": self.compression,
         }
-        self.connections = ConnectionOptions(Settings("server", arguments), _no_listener)
+        self.connections: ConnectionOptions = ConnectionOptions(Settings("server", arguments), _no_listener)
 
 
 _connection_options = functools.lru_cache(_Options)

@@ -9,6 +9,7 @@ import pickletools
 
 import pytest
 
+from picows import errors
 from picows.errors import (
     WSError,
     WSHandshakeError,
@@ -24,6 +25,11 @@ from picows.upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeRespons
 
 HANDSHAKE = (WSHandshakeError, WSInvalidMessageError, WSInvalidStatusError)
 HEADER = (WSInvalidHeaderError, WSInvalidUpgradeError)
+
+
+def test_every_public_error_is_exported() -> None:
+    there = {name for name, cls in vars(errors).items() if inspect.isclass(cls) and cls.__module__ == errors.__name__}
+    assert set(errors.__all__) == there - {"WSInvalidLocation"}  # of that users see the two bases
 
 
 def test_tree() -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import socket
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from picows import WSInvalidStatusError
+from picows.websockets import InvalidStatus, Request, Response, ServerConnection, connect, serve
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -25,11 +31,67 @@ def free_port() -> int:
         return port
 
 
+def test_clients_in_five_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    programs = code_blocks((CHECKOUT / "README.rst").read_text(encoding="utf-8"))[4:6]
+    paths = []
+
+    def refuse_the_second(connection: ServerConnection, request: Request) -> Response | None:
+        paths.append(request.path)
+        return connection.respond(403, "enough") if len(paths) % 2 == 0 else None
+
+    async def greet(websocket: ServerConnection) -> None:
+        await websocket.send("hello")
+
+    async def talk() -> None:
+        async with serve(greet, "127.0.0.1", 0, process_request=refuse_the_second) as server:
+            port = server.sockets[0].getsockname()[1]
+            for program, error in zip(programs, (InvalidStatus, WSInvalidStatusError)):
+                found: dict[str, Any] = {}
+                exec(program.replace("9001", str(port)), found)
+                with pytest.raises(error):  # it has come again, and is refused for good
+                    await found["main"]()
+
+    asyncio.run(talk())
+    assert paths == ["/"] * 4
+    assert capsys.readouterr().out == "hello\n"
+
+
+def test_a_server_in_five_lines(tmp_path: Path) -> None:
+    server = code_blocks((CHECKOUT / "README.rst").read_text(encoding="utf-8"))[6]
+    port = free_port()
+    program = f"import sys; sys.path.append({str(CHECKOUT)!r})\n" + server.replace("9001", str(port))
+    (tmp_path / "server.py").write_text(program)
+
+    async def talk() -> None:
+        assert (await health(port)).endswith(b"alive")
+        async with connect(f"ws://127.0.0.1:{port}/") as websocket:
+            await websocket.send("21")
+            assert await websocket.recv() == "42"
+
+    with subprocess.Popen([sys.executable, "server.py"], cwd=tmp_path, stdout=subprocess.PIPE) as serving:
+        try:
+            asyncio.run(talk())
+        finally:
+            serving.terminate()
+
+
+async def health(port: int) -> bytes:
+    """The answer to a health check, once there is a server."""
+    while True:
+        with contextlib.suppress(ConnectionRefusedError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            break
+        await asyncio.sleep(0.01)
+    writer.write(b"GET /health HTTP/1.0\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
 @pytest.mark.parametrize("way", ["coroutines", "callbacks"])
 def test_the_quick_starts_talk_to_each_other(tmp_path: Path, way: str) -> None:
     blocks = code_blocks((CHECKOUT / "README.rst").read_text(encoding="utf-8"))
-    assert len(blocks) == 4
-    server, client = blocks[:2] if way == "coroutines" else blocks[2:]
+    server, client = blocks[:2] if way == "coroutines" else blocks[2:4]
     port = str(free_port())
     for name, code in (("echo_client.py", client), ("echo_server.py", server)):
         assert "9001" in code

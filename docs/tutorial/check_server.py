@@ -3,7 +3,7 @@
 import asyncio
 import sys
 
-from picows import WSCloseCode, WSError, WSInvalidStatusError, WSListener, ws_connect
+from picows import WSError, WSInvalidStatusError, WSListener, ws_connect
 
 
 async def check(url: str) -> str:
@@ -19,9 +19,7 @@ async def check(url: str) -> str:
         return f"No connection: {error}"
 
     times = await asyncio.wait_for(transport.measure_roundtrip_time(3), timeout=10)
-    transport.send_close(WSCloseCode.OK)
-    transport.disconnect()
-    await transport.wait_disconnected()
+    await transport.close()
     return f"It works, a round trip takes {min(times) * 1000:.2f} ms"
 
 

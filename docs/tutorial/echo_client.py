@@ -14,9 +14,6 @@ class Client(WSListener):
         if frame.msg_type == WSMsgType.TEXT:
             print("Reply:", frame.get_payload_as_utf8_text())
             transport.send_close(WSCloseCode.OK, "thank you")
-        elif frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code())
-            transport.disconnect()
 
 
 async def main(url: str = "ws://127.0.0.1:9001/") -> None:

@@ -11,10 +11,7 @@ class Connection(WSListener):
         print("A client has come")
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
-        elif frame.msg_type != WSMsgType.PONG:
+        if frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
             transport.send(frame.msg_type, frame, frame.fin)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:

@@ -28,10 +28,7 @@ class Subscriber(WSListener):
         self.transport = transport
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
-        elif frame.msg_type == WSMsgType.TEXT:
+        if frame.msg_type == WSMsgType.TEXT:
             check_subscription(frame.get_payload_as_bytes())
             self.subscribers.add(transport)
             print(f"{len(self.subscribers)} subscribed")

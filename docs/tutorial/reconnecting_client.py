@@ -13,10 +13,7 @@ class QuotesClient(WSListener):
         transport.send(WSMsgType.TEXT, json.dumps({"op": "subscribe"}))
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
-        elif frame.msg_type == WSMsgType.TEXT:
+        if frame.msg_type == WSMsgType.TEXT:
             quote = json.loads(frame.get_payload_as_bytes())
             print(f"{quote['symbol']} costs {quote['price']}")
 

@@ -319,6 +319,27 @@ cdef int move_checked_methods() except -1:
 move_checked_methods()
 
 
+cdef int describe(str name, const char* text) except -1:
+    """Give a read-only field, of which Cython makes an attribute, its docstring. The text has to be a literal: nobody owns it."""
+    attributes = <object>(<PyTypeObject*>WSTransport).tp_dict
+    field = attributes[name]
+    (<PyGetSetDescrObject*>field).d_getset.doc = text
+    return 0
+
+
+describe("underlying_transport",
+         b"The asyncio transport below: addresses, socket and TLS object by ``get_extra_info``, buffer limits, pausing of "
+         b"reading. Do not write to it and do not set another protocol.")
+describe("request", b"The `WSUpgradeRequest` of the opening handshake.")
+describe("response", b"The `WSUpgradeResponse` of the opening handshake.")
+describe("close_handshake",
+         b"How far the closing handshake has come, a `WSCloseHandshake`; None while no CLOSE was sent or received.")
+describe("is_client_side", b"Whether this end was made by `ws_connect`.")
+describe("is_secure", b"Whether the connection goes over TLS.")
+describe("is_close_frame_sent", b"Whether a CLOSE was sent; every further send does nothing.")
+describe("is_disconnected", b"Whether the connection has ended.")
+
+
 cdef inline WSTransport checked_self(object self, str method):
     # Coroutine methods stay Cython functions, which tell that they are coroutine functions but check no `self`.
     if not isinstance(self, WSTransport):

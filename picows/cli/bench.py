@@ -26,9 +26,9 @@ class Histogram:
     """How often each latency came, in seconds."""
 
     def __init__(self) -> None:
-        self.total = 0
+        self.total: int = 0
         self._counts: Counter[int] = Counter()
-        self.maximum = 0.0
+        self.maximum: float = 0.0
 
     def add(self, seconds: float) -> None:
         self.total += 1
@@ -69,9 +69,9 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         payload = os.urandom((options.size + 1) // 2).hex()[: options.size]
         self.msg_type = WSMsgType.TEXT if options.text else WSMsgType.BINARY
-        self.payload = payload.encode()
-        self.depth = options.depth
-        self.latencies = Histogram()
+        self.payload: bytes = payload.encode()
+        self.depth: int = options.depth
+        self.latencies: Histogram = Histogram()
         self.running = False
         self.problem: str | None = None
 

@@ -114,7 +114,7 @@ class Session(WSListener):
         self._screen = screen
         self._json = options.json
         self._left = options.count
-        self.enough = asyncio.Event()
+        self.enough: asyncio.Event = asyncio.Event()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.TEXT:

@@ -30,7 +30,7 @@ class Screen:
     """
 
     def __init__(self) -> None:
-        self.is_terminal = is_terminal(sys.stdout)
+        self.is_terminal: bool = is_terminal(sys.stdout)
         plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
         self._colours = {} if plain else _COLOURS
 

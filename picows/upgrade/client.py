@@ -153,7 +153,7 @@ class ResponseReader:
         self.response: WSUpgradeResponse | None = None
         self.agreement: Agreement | None = None
         self._compression = compression
-        self.rest = b""
+        self.rest: bytes = b""
         self._request = request
         self._skipped = 0  # bytes of interim responses; the limit is for all heads together
         self._body = bytearray()  # as received

@@ -133,7 +133,7 @@ class RequestReader:
         self._subprotocols = subprotocols
         self._origins = origins
         self._max_head_size = max_head_size
-        self.rest = b""
+        self.rest: bytes = b""
         self._raw = b""
         self._checked = 0  # bytes of whole lines that were found right; 0 without a request line
         self._count = 0  # field lines among them

@@ -58,7 +58,7 @@ class ASGIChannel:
     """What is below a WebSocket under an ASGI server. The server keeps what waits, both ways."""
 
     def __init__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        self.open = False
+        self.open: bool = False
         self._denies = _DENIAL in (scope.get("extensions") or {})
         self._receive = receive
         self._send = send

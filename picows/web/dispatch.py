@@ -20,7 +20,7 @@ from .responses import error_response, not_allowed, response_of
 from .routing import GET, WEBSOCKET, Route, Router
 from .websocket import Channel, WebSocket, shortened
 
-logger = logging.getLogger("picows.web")
+logger: logging.Logger = logging.getLogger("picows.web")
 
 
 class Call:

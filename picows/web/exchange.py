@@ -37,10 +37,10 @@ class Exchange:
         client: Address,
         scope: ASGIScope | None = None,
     ) -> None:
-        self.kind = kind
-        self.request = request
-        self.path = path
-        self.client = client
+        self.kind: str = kind
+        self.request: WSUpgradeRequest = request
+        self.path: str = path
+        self.client: Address = client
         self._scope = scope
 
     @property

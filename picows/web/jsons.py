@@ -22,4 +22,6 @@ def functions() -> tuple[Loads, Dumps]:
     return module.loads, module.dumps
 
 
+loads: Loads
+dumps: Dumps
 loads, dumps = functions()

@@ -44,7 +44,7 @@ class Route:
         if not callable(function):
             raise TypeError(f"the handler of {path!r} must be callable, got {function!r}")
         self.path = path
-        self.method = str(kind)
+        self.method: str = str(kind)
         self.handler: Handler = function
         self.name: str = name or getattr(function, "__name__", "") or type(function).__name__
         self.parameters: dict[str, type] = {}  # names in the path, and the types of their values
@@ -89,7 +89,7 @@ class Router:
     """All routes; a path without parameters goes before those with, then the first that fits."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        self.routes = list(routes)
+        self.routes: list[Route] = list(routes)
         self._fixed: dict[tuple[str, str], Route] = {}
         self._open: list[Route] = []
         for route in self.routes:

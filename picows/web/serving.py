@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from http import HTTPStatus
 from typing import Any, Union
 
@@ -35,10 +35,10 @@ class ServedChannel:
         # The server waits for this one, and cancels it when it does so no longer.
         self.answer: asyncio.Future[Decision] = loop.create_future()
         self._stream = WebStream()
-        self.receive = self._stream.recv
-        self.send = self._stream.send
-        self.send_text = self._stream.send_text
-        self.close = self._stream.close
+        self.receive: Callable[[], Coroutine[Any, Any, Message]] = self._stream.recv
+        self.send: Callable[[Message], Coroutine[Any, Any, None]] = self._stream.send
+        self.send_text: Callable[[Message], Coroutine[Any, Any, None]] = self._stream.send_text
+        self.close: Callable[[int, str], Coroutine[Any, Any, None]] = self._stream.close
 
     @property
     def open(self) -> bool:

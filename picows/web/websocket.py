@@ -33,14 +33,14 @@ class Channel(Protocol):
 
     def receive(self) -> Coroutine[Any, Any, Message]: ...
 
-    def send(self, message: Message) -> Coroutine[Any, Any, None]: ...
+    def send(self, message: Message, /) -> Coroutine[Any, Any, None]: ...
 
-    def send_text(self, message: Message) -> Coroutine[Any, Any, None]:
+    def send_text(self, message: Message, /) -> Coroutine[Any, Any, None]:
         """`bytes` are UTF-8 to be sent as text."""
 
     def __aiter__(self) -> AsyncIterator[Message]: ...
 
-    async def close(self, code: int, reason: str) -> None:
+    def close(self, code: int, reason: str, /) -> Coroutine[Any, Any, None]:
         """Only called while it is open."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._types import shared
 
@@ -256,7 +256,7 @@ class InvalidHeaderFormat(InvalidHeader):
 
     def __init__(self, name: str, error: str, header: str, pos: int) -> None:
         super().__init__(name, f"{error} at {pos} in {header}")
-        self.args = (name, error, header, pos)
+        self.args: tuple[Any, ...] = (name, error, header, pos)
 
 
 @shared
@@ -270,7 +270,7 @@ class InvalidOrigin(InvalidHeader):
 
     def __init__(self, origin: str | None) -> None:
         super().__init__("Origin", origin)
-        self.args = (origin,)
+        self.args: tuple[Any, ...] = (origin,)
 
 
 @shared
@@ -345,8 +345,8 @@ class PayloadTooBig(WebSocketException):
         current_size: int | None = None,
     ) -> None:
         super().__init__(size_or_message, max_size, current_size)
-        self.message = size_or_message if isinstance(size_or_message, str) else None
-        self.size = None if isinstance(size_or_message, str) else size_or_message
+        self.message: str | None = size_or_message if isinstance(size_or_message, str) else None
+        self.size: int | None = None if isinstance(size_or_message, str) else size_or_message
         self.max_size = max_size
         self.current_size: int | None = None
         self.set_current_size(current_size)

@@ -75,6 +75,13 @@ def test_the_reference_has_every_method_and_attribute() -> None:
         assert described == {name for name in vars(cls) if not name.startswith("_")}
 
 
+def test_everything_public_says_what_it_is() -> None:
+    silent = [name for name in picows.__all__ if isinstance(getattr(picows, name), type) and not getattr(picows, name).__doc__]
+    for cls in (picows.WSFrame, picows.WSTransport, picows.WSListener):
+        silent += [f"{cls.__name__}.{name}" for name in vars(cls) if not name.startswith("_") and not getattr(cls, name).__doc__]
+    assert silent == []
+
+
 def test_every_example_is_shown() -> None:
     shown = re.findall(r"literalinclude:: \.\./examples/(\S+)", (DOCS / "examples.rst").read_text(encoding="utf-8"))
     sources = {path.name for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".pyx", ".html")}

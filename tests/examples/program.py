@@ -61,6 +61,10 @@ class Program:
         """Press Ctrl+C."""
         self._process.send_signal(signal.SIGINT)
 
+    def terminate(self) -> None:
+        """End it as service managers do."""
+        self._process.terminate()
+
     def kill(self) -> None:
         """End it without a chance to say goodbye."""
         self._process.kill()

@@ -14,8 +14,10 @@ from examples.benchmark_report import (
     Progress,
     Result,
     Sample,
+    caption,
     draw_charts,
     failures,
+    label,
     read_json,
     table_row,
     write_json,
@@ -75,7 +77,7 @@ def test_the_coroutine_interfaces_are_measured(start: Start, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--contenders", "picows,nonsense"], "choose from picows, picows-published, websockets"),
+        (["--contenders", "picows,nonsense"], "choose from picows, picows-messages, picows-published, websockets"),
         (["--loops", "twisted"], "choose from asyncio, uvloop"),
     ],
 )
@@ -129,12 +131,58 @@ def test_medians_and_spread() -> None:
     assert result.spread("rate") == 0.2
 
 
+class Settling(benchmark.Trial):
+    """Its samples differ by less the longer they take."""
+
+    def __init__(self, name: str, from_seconds: float) -> None:
+        super().__init__(Case("echo"), benchmark.Contender(name, "picows", (), from_checkout=True))
+        self.from_seconds = from_seconds
+
+    async def sample(self, seconds: float) -> Sample:
+        odd = len(self.result.samples) % 2
+        return Sample(100.0 + 50 * odd * (seconds < self.from_seconds), 10.0, 1.0)
+
+
+def test_what_varies_is_measured_for_longer() -> None:
+    trials = [Settling("a", 0), Settling("b", 0.5), Settling("c", 100)]
+
+    async def measure() -> None:
+        for trial in trials:
+            for _ in range(3):
+                await trial.measure(0.2)
+        await benchmark.measure_longer(trials, 3, 0.2)
+
+    asyncio.run(measure())
+    assert [len(trial.result.samples) for trial in trials] == [3, 3, 3]
+    assert [trial.result.seconds for trial in trials] == [0.2, 0.8, 3.2]
+    assert [trial.result.unsteady for trial in trials] == [False, False, True]
+    assert benchmark.unsteady([trial.result for trial in trials]) == [
+        "c varied by more than 15% in echo tcp uvloop, in samples of 3.2 s"
+    ]
+
+
+def test_the_published_package_is_called_so() -> None:
+    about = {
+        "conditions": {**benchmark.conditions(), "runs": 3, "seconds": 0.4},
+        "versions": {"picows": {"picows": "3.0.0"}, "picows-published": {"picows": "2.3.1"}, "aiohttp": {"aiohttp": "3.14"}},
+    }
+    assert [label(name, about) for name in ("picows", "picows-messages", "picows-published", "aiohttp")] == [
+        "picows",
+        "picows, messages",
+        "published picows 2.3.1",
+        "aiohttp",
+    ]
+    *_, versions, length = caption(about, "uvloop").splitlines()
+    assert versions == "picows 3.0.0, published picows 2.3.1, aiohttp 3.14"
+    assert length.startswith("Medians of 3 samples of 0.4 s each")
+
+
 @pytest.mark.filterwarnings("ignore")  # other people's
 def test_the_charts_are_drawn_from_the_json(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     cases = [case for case in benchmark.all_cases(["uvloop"], quick=True) if not case.tls]
     results = [
-        Result(case, name, [Sample(kib=3.0) if case.kind == "idle" else Sample(1000.0, 10.0, 1.0)])
+        Result(case, name, [Sample(kib=3.0)] if case.kind == "idle" else [Sample(1000.0, 10.0, 1.0), Sample(900.0, 11.0, 1.0)])
         for case in cases
         for name in ("picows", "aiohttp")
     ]

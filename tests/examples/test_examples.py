@@ -19,7 +19,7 @@ import pytest
 import websockets
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
-from picows.websockets import connect
+from picows.websockets import ServerConnection, connect, serve
 from tests.connection.proxies import SCHEMES, USER_INFO, running_proxy
 from tests.examples.program import ROOT, Start
 
@@ -262,6 +262,65 @@ def test_a_server_answers_plain_http_too(start: Start) -> None:
     assert redirected.finish() == ["Echo reply: Hello world"]
 
 
+def test_a_server_behind_a_load_balancer(start: Start) -> None:
+    server = start("health_check", 0, "127.0.0.1", 0.01)
+    url = server.url()
+
+    async def talk() -> None:
+        async with connect(url) as first, connect(url) as second:
+            await first.send("hello")
+            assert await first.recv() == "hello"
+            server.terminate()
+            await asyncio.gather(first.wait_closed(), second.wait_closed())
+            assert [(each.close_code, each.close_reason) for each in (first, second)] == [(1001, "restart")] * 2
+
+    with contextlib.closing(http.client.HTTPConnection(urlsplit(url).netloc)) as plain:
+        plain.request("GET", "/health")
+        assert plain.getresponse().read() == b"alive\n"
+    asyncio.run(talk())
+    assert server.finish()[-1] == "WSShutdownReport(closed=2, aborted=0)"
+
+
+def test_kubernetes_asks_for_what_the_server_has(start: Start) -> None:
+    recipe = (ROOT / "docs" / "recipes" / "kubernetes.yaml").read_text(encoding="utf-8")
+    (command,) = re.findall(r"command: \[python, -m, examples\.(\w+), \"(\d+)\", \"([\d.]+)\"\]", recipe)
+    probes = re.findall(r"httpGet: \{path: (\S+), port: (\d+)\}", recipe)
+    assert probes == [("/health", command[1])] * 2
+    assert re.findall(r"(?:containerPort|targetPort): (\d+)", recipe) == [command[1]] * 2
+    server = start(command[0], 0, command[2])
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", urlsplit(server.url()).port)) as plain:
+        plain.request("GET", probes[0][0])
+        assert plain.getresponse().status == 200
+    server.terminate()
+    server.finish()
+
+
+def test_market_data_comes_again_behind_a_loss(start: Start) -> None:
+    pytest.importorskip("msgspec")
+
+    async def serve_trades() -> None:
+        subscribed: list[object] = []
+
+        async def trades(ws: ServerConnection) -> None:
+            subscribed.append(json.loads(await ws.recv()))
+            await ws.send(json.dumps({"symbol": "A", "price": len(subscribed), "more": []}))
+            if len(subscribed) == 1:
+                ws.transport.abort()
+            await ws.wait_closed()
+
+        async with serve(trades, "127.0.0.1", 0) as server:
+            url = "ws://{}:{}/".format(*server.sockets[0].getsockname())
+            client = start("market_data", url, "A", "B")
+            loop = asyncio.get_running_loop()
+            for price in ("1.0", "2.0"):
+                line = await loop.run_in_executor(None, client.wait_for, "Trade")
+                assert line == f"Trade(symbol='A', price={price})"
+            client.interrupt()
+            assert subscribed == [{"op": "subscribe", "symbols": ["A", "B"]}] * 2
+
+    asyncio.run(serve_trades())
+
+
 def test_socket_options_are_set(start: Start, echo_url: str) -> None:
     printed = start("socket_options", "--url", echo_url).finish()
     options = dict(line.split(": ") for line in printed)
@@ -324,6 +383,22 @@ def test_people_talk_in_rooms(start: Start) -> None:
     asyncio.run(talk())
     assert "<title>Chat</title>" in fetch(url)
     server.interrupt()
+    server.finish()
+
+
+def test_the_chat_stops_politely(start: Start) -> None:
+    server = start("web_chat", 0)
+    url = f"ws{server.url().removeprefix('http')}rooms/tea"
+
+    async def talk() -> None:
+        async with connect(url) as anna, connect(url) as bert:
+            await anna.send('{"text": "hello"}')
+            assert [json.loads(await each.recv()) for each in (anna, bert)] == [{"text": "hello"}] * 2
+            server.interrupt()
+            await asyncio.gather(anna.wait_closed(), bert.wait_closed())
+            assert (anna.close_code, bert.close_code) == (1001, 1001)
+
+    asyncio.run(talk())
     server.finish()
 
 

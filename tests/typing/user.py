@@ -56,7 +56,7 @@ class Client(WSListener):
         payload: bytes = frame.get_payload_as_bytes()
         print(sizes, text, payload, frame.rsv1, frame.rsv2, frame.rsv3)
         if frame.msg_type == WSMsgType.CLOSE:
-            code: WSCloseCode = frame.get_close_code()
+            code: int = frame.get_close_code()
             message: bytes | None = frame.get_close_message()
             reason: str | None = frame.get_close_reason()
             ended: tuple[int | None, str | None] = transport.close_code, transport.close_reason

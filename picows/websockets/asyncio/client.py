@@ -165,7 +165,7 @@ class connect:
         self.process_exception = process_exception
         self.open_timeout = open_timeout
         self.reconnect_delays = reconnect_delays
-        self.logger = logging.getLogger("websockets.client") if logger is None else logger
+        self.logger: LoggerLike = logging.getLogger("websockets.client") if logger is None else logger
         self.connection: ClientConnection
         self._compression = compression_settings(compression, extensions)
         self._headers = (origin, subprotocols, additional_headers, user_agent_header)

@@ -65,7 +65,7 @@ class ClientPerMessageDeflateFactory(_Factory):
             window,
             compress_settings,
         )
-        self.client_max_window_bits = client_max_window_bits
+        self.client_max_window_bits: int | Literal[True] | None = client_max_window_bits
 
 
 class ServerPerMessageDeflateFactory(_Factory):

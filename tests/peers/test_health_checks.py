@@ -5,44 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import csv
-import os
-import shutil
-import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from tests.connection.networks import Echo, Network
-
-PATH = os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/local/sbin:/usr/sbin"
-
-
-def program(name: str) -> str:
-    found = shutil.which(name, path=PATH)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
+from tests.peers.programs import program, running
 
 
 def factory(request: WSUpgradeRequest) -> Any:
     if request.target_path == "/health":
         return WSUpgradeResponseWithListener(WSUpgradeResponse.create_ok_response(b"fine"), None)
     return Echo() if request.target_path == "/" else None
-
-
-@contextlib.asynccontextmanager
-async def running(log: Path, *command: str) -> AsyncIterator[None]:
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
-        try:
-            yield
-        except BaseException:
-            print(log.read_text())
-            raise
-        finally:
-            process.kill()
 
 
 async def exchange(path: Path, data: bytes) -> bytes:
