@@ -30,17 +30,18 @@ ARROWS: dict[str, set[str]] = {
     "upgrade": {"upgrade.client", "upgrade.grammar", "upgrade.messages", "upgrade.server"},
     "_codec": set(),
     "_messages": {"_codec"},
+    "stats": set(),
     "tls": set(),
-    "picows": {"arguments", "_codec", "_messages", "_tracebacks", "deflate", "errors", "tls", "upgrade"},
+    "picows": {"arguments", "_codec", "_messages", "_tracebacks", "deflate", "errors", "stats", "tls", "upgrade"},
     "_streams": {"arguments", "picows"},
     "proxy": {"_deadline", "errors", "url"},
     "settings": {"arguments", "deflate", "picows"},
     "client": {"arguments", "deflate", "errors", "picows", "proxy", "settings", "upgrade", "url"},
     "reconnect": {"arguments", "client", "errors", "picows", "settings", "url"},
-    "server": {"arguments", "deflate", "picows", "proxy", "settings", "upgrade"},
+    "server": {"arguments", "deflate", "picows", "proxy", "settings", "stats", "upgrade"},
     "adopt": {"deflate", "picows", "server", "settings"},
     "api": {"client", "server", "settings"},
-    "__init__": {"adopt", "busy_poll", "client", "deflate", "errors", "picows", "reconnect", "server", "upgrade", "url"},
+    "__init__": {"adopt", "busy_poll", "client", "deflate", "errors", "picows", "reconnect", "server", "stats", "upgrade", "url"},
 }
 
 # Which parts of the compiled module may use the functions, classes and values of which others; in the order in which
@@ -56,6 +57,7 @@ PARTS: dict[str, set[str]] = {
     "states": {"connection", "frame", "timers"},
     "failure": set(),
     "flow": {"failure", "listener", "states"},
+    "stats": {"connection", "flow"},
     "send": {"connection", "flow", "frame", "memory"},
     "compression": {"connection", "flow", "send"},
     "latest": {"compression", "connection", "send", "timers"},
@@ -65,14 +67,14 @@ PARTS: dict[str, set[str]] = {
     "broadcast": {"compression", "conflation", "connection", "flow", "latest", "marks", "send"},
     "keepalive": {"closing", "connection", "listener", "marks", "options", "send", "timers"},
     "receive": {"closing", "connection", "failure", "frame", "keepalive", "marks", "memory", "send", "states"},
-    "registry": {"closing", "connection", "marks", "timers"},
+    "registry": {"closing", "connection", "marks", "stats", "timers"},
     "handshake": {"closing", "connection", "failure", "keepalive", "memory", "receive", "registry", "send", "states", "timers"},
     "protocol": {
         "closing", "conflation", "connection", "failure", "handshake", "marks", "memory", "options", "receive", "registry",
         "states", "timers",
     },
     "adopt": {"closing", "marks", "memory", "protocol"},
-    "transport": {"closing", "compression", "conflation", "connection", "flow", "keepalive", "marks", "send", "timers"},
+    "transport": {"closing", "compression", "conflation", "connection", "flow", "keepalive", "marks", "send", "stats", "timers"},
 }  # fmt: skip
 
 PACKAGES = sorted({module.rpartition(".")[0] for module in ARROWS if "." in module})

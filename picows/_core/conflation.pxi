@@ -43,13 +43,13 @@ cdef int send_latest(Connection connection, key, uint8_t first, message, compres
 
 cdef inline bint keeps_up(Connection connection) except -1:
     """Whether a message that is sent now waits for nothing. What waited has been sent then."""
-    if connection.latest is None and not connection.transport_queued and not connection.fragmented:
+    if connection.latest is None and not connection.transport_queued and not is_fragmenting(connection):
         return True
     return has_caught_up(connection)
 
 
 cdef bint has_caught_up(Connection connection) except -1:
-    if connection.fragmented or is_behind(connection):
+    if is_fragmenting(connection) or is_behind(connection):
         return False
     if connection.latest is None:
         return True
@@ -95,9 +95,11 @@ cdef int let_wait(Connection connection, key, LatestValue value) except -1:
         # Keys are compared by code of the user's, and that has sent what waited.
         return let_wait(connection, key, value) if can_send(connection) else False
     if slot.value is not None:
+        connection.replaced += 1
         latest.size -= PyBytes_GET_SIZE(slot.value.frame)
     slot.value = value
     latest.size += size
+    note_queued(connection, connection.last_queued + held(connection))
     return True
 
 

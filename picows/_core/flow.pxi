@@ -5,12 +5,20 @@ cdef Py_ssize_t queued(Connection connection) except -1:
     cdef Py_ssize_t size = 0
     underlying = connection.transport.underlying_transport
     if not connection.over_tls:
-        return underlying.get_write_buffer_size()
-    if connection.write_buffers is None:
-        connection.write_buffers = write_buffers(underlying)
-    for size_of in connection.write_buffers:
-        size += size_of()
+        size = underlying.get_write_buffer_size()
+    else:
+        if connection.write_buffers is None:
+            connection.write_buffers = write_buffers(underlying)
+        for size_of in connection.write_buffers:
+            size += size_of()
+    connection.last_queued = size
+    note_queued(connection, size)
     return size
+
+
+cdef inline void note_queued(Connection connection, Py_ssize_t size) noexcept:
+    if size > connection.max_queued:
+        connection.max_queued = size
 
 
 cdef Py_ssize_t held(Connection connection) noexcept:
@@ -48,6 +56,7 @@ cdef int fits_write_buffer(Connection connection, Py_ssize_t size) except -1:
         return True
     if connection.options.listener_may_lift_limit and overrides(connection.listener, "pause_writing"):
         return True
+    connection.dropped += 1
     if connection.options.slow_peer == WSSlowPeerPolicy.DROP_NEWEST:
         return False
     error = WSSlowPeerError(waiting, size, limit)

@@ -79,4 +79,4 @@ cdef int release_before_end(Connection connection) except -1:
     """Nothing can be sent soon: what waits goes out before that, unless it would get into a message that has not ended."""
     if connection.latest is None:
         return 0
-    return drop_latest(connection) if connection.fragmented else release_latest(connection)
+    return drop_latest(connection) if is_fragmenting(connection) else release_latest(connection)

@@ -46,6 +46,8 @@ cdef int tell_listener_of_flow(Connection connection) except -1:
             log("the peer is slow: %d bytes wait to be sent; override pause_writing to stop producing meanwhile",
                 queued(connection))
         connection.pause_told = connection.writing_paused
+        if connection.over_tls and connection.pause_told:
+            queued(connection)      # for max_queued
         name = "pause_writing" if connection.pause_told else "resume_writing"
         connection.telling += 1
         try:

@@ -8,6 +8,8 @@ cdef class AsyncioProtocol(Connection):
         self.is_secure = is_secure
         self.is_client = options.is_client_side
         self.fd = -1
+        self.last_fin = FIN_BIT
+        self.roundtrip_time = NAN
         self.debug = options.logger.isEnabledFor(PICOWS_DEBUG_LL)
         self.handshake = (ResponseReader(request, options.compression) if self.is_client
                           else RequestReader(options.compression, options.subprotocols, options.origins))

@@ -76,6 +76,7 @@ cdef int send_uncopied(Connection connection, uint8_t first, object message) exc
     note_frame(connection, first)
     flush(connection)
     cdef bint in_write = connection.in_write
+    connection.bytes_sent += head + size
     if not takes_writes(connection):
         return True
     connection.transport_queued = connection.in_write = True
@@ -128,9 +129,18 @@ cdef inline int send_frame(Connection connection, uint8_t first, const uint8_t* 
 
 
 cdef inline void note_frame(Connection connection, uint8_t first) noexcept:
-    """A frame is on its way."""
-    if not first & OPCODE_CONTROL_BIT:
-        connection.fragmented = not first & FIN_BIT
+    """A frame is on its way. Its bytes are counted when they are written, those of a burst all at once."""
+    connection.frames_sent += 1
+    # Most are whole messages behind whole messages.
+    if first & (FIN_BIT | OPCODE_CONTROL_BIT) != connection.last_fin:
+        note_other_frame(connection, first)
+
+
+cdef void note_other_frame(Connection connection, uint8_t first) noexcept:
+    if first & OPCODE_CONTROL_BIT:
+        connection.control_frames_sent += 1
+    else:
+        connection.last_fin = first & FIN_BIT
 
 
 cdef int write_frame(Connection connection, uint8_t first, const uint8_t* payload, Py_ssize_t size) except -1:
@@ -160,11 +170,13 @@ cdef int write_alone(Connection connection, uint8_t first, const uint8_t* payloa
         # The transport may keep what it is given: it gets bytes of its own, built in one pass.
         frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header_size(size, masked) + size)
         build_frame(<uint8_t*>PyBytes_AS_STRING(frame), first, payload, size, masked, key)
+        connection.bytes_sent += PyBytes_GET_SIZE(frame)
         return write_to_transport(connection, frame)
     if size <= SCRATCH_SIZE and (masked or size <= COPY_LIMIT):
         head = build_frame(scratch, first, payload, size, masked, key)
         return write_bytes(connection, scratch, <Py_ssize_t>head + size)
     head = write_header(header, first, size, masked, key)
+    connection.bytes_sent += head + size
     if not masked:
         # Large and unmasked: the kernel takes header and payload from where they lie.
         sent = ws_send2(connection.fd, header, head, payload, size)
@@ -215,6 +227,7 @@ cdef int write_whole_frame(Connection connection, bytes frame, Py_ssize_t payloa
     if out != NULL:
         memcpy(out, PyBytes_AS_STRING(frame), size)
     else:
+        connection.bytes_sent += size
         sent = ws_send(connection.fd, PyBytes_AS_STRING(frame), size) if goes_direct(connection) else 0
         if sent < size:
             write_to_transport(connection, frame[sent:] if sent else frame)
@@ -328,7 +341,8 @@ cdef inline bint goes_direct(Connection connection) except -1:
         return False
     if connection.transport_queued:
         # Asked for only until the queue has run empty: it is a Python call.
-        if connection.transport.underlying_transport.get_write_buffer_size() > 0:
+        connection.last_queued = connection.transport.underlying_transport.get_write_buffer_size()
+        if connection.last_queued > 0:
             return False
         connection.transport_queued = False
     return True
@@ -337,6 +351,7 @@ cdef inline bint goes_direct(Connection connection) except -1:
 cdef int write_bytes(Connection connection, const uint8_t* data, Py_ssize_t size) except -1:
     """Write `data` behind all that was written before; it is sent or copied when this returns."""
     cdef Py_ssize_t sent = 0
+    connection.bytes_sent += size
     if goes_direct(connection):
         sent = ws_send(connection.fd, data, size)
         if sent == size:
@@ -385,6 +400,8 @@ cdef inline int write_to_transport(Connection connection, bytes data) except -1:
     if not takes_writes(connection):
         return 0
     connection.transport_queued = connection.in_write = True
+    if connection.direct:
+        note_queued(connection, connection.last_queued + PyBytes_GET_SIZE(data))
     try:
         connection.transport.underlying_transport.write(data)
     finally:

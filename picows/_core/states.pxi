@@ -33,6 +33,8 @@ cdef int open_frames(Connection connection, WSListener listener) except -1:
     cancel_timer(connection)
     connection.listener = listener
     connection.state = STATE_OPEN
+    connection.since = time()
+    connection.bytes_sent = 0       # those of the handshake
     return 0
 
 

@@ -189,6 +189,13 @@ cdef class WSTransport:
             return 0
         return queued(connection) + held(connection)
 
+    def stats(self):
+        """The figures of this connection, as a :class:`WSStats`: what was sent and received, what waits, what was dropped.
+
+        They can still be asked for when it has ended.
+        """
+        return connection_stats(checked_connection(self, "stats"))
+
     @property
     def close_code(self):
         """How the connection ended, as the WebSocket API tells it (RFC 6455 7.1.5): the close code that the peer has sent.

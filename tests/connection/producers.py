@@ -47,6 +47,7 @@ def fill(transport: WSTransport) -> int:
 
 async def stall(peer: Peer, transport: WSTransport) -> int:
     """Have the peer read nothing, and send until neither kernel takes more; how many frames of FILLING."""
+    peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
     peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
     return await fill_kernels(transport)
 
