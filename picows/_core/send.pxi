@@ -361,6 +361,7 @@ cdef int write_bytes(Connection connection, const uint8_t* data, Py_ssize_t size
 
 cdef int write_head(Connection connection, bytes head) except -1:
     """Write one half of the opening handshake."""
+    connection.bytes_sent -= PyBytes_GET_SIZE(head)     # those of frames are counted
     return write_bytes(connection, <const uint8_t*>PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head))
 
 

@@ -34,7 +34,6 @@ cdef int open_frames(Connection connection, WSListener listener) except -1:
     connection.listener = listener
     connection.state = STATE_OPEN
     connection.since = time()
-    connection.bytes_sent = 0       # those of the handshake
     return 0
 
 
