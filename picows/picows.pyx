@@ -51,7 +51,6 @@ cdef extern from "_native/sockets.h" nogil:
     Py_ssize_t ws_send(int fd, const void* data, size_t size)
     Py_ssize_t ws_send2(int fd, const void* head, size_t head_size, const void* body, size_t body_size)
     Py_ssize_t ws_unsent(int fd)
-    bint ws_writable(int fd)
     void ws_tune_tcp(int fd)
     void ws_shutdown_write(int fd)
 

@@ -5,8 +5,6 @@
 # low mark from above the high one; and the event loops' own TLS does not know what TCP holds. Every send looks as well.
 cdef double FIRST_LOOK = 0.005
 cdef double LONGEST_LOOK = 0.08
-# Some transports write at the end of the turn only. That much, and no more, may wait in them for that.
-cdef Py_ssize_t MAX_DEFERRED = 64 * 1024
 
 
 cdef inline uint8_t first_of_whole(object msg_type) except 0:
@@ -61,11 +59,7 @@ cdef bint has_caught_up(Connection connection) except -1:
 
 cdef bint is_behind(Connection connection) except -1:
     """Whether the peer has not taken what was sent before."""
-    cdef Py_ssize_t size
-    if connection.direct:
-        return not goes_direct(connection)
-    size = queued(connection)
-    return size > 0 and not (size <= MAX_DEFERRED and connection.fd >= 0 and ws_writable(connection.fd))
+    return not goes_direct(connection) if connection.direct else queued(connection) > 0
 
 
 cdef int let_wait(Connection connection, key, LatestValue value) except -1:
