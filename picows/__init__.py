@@ -30,6 +30,7 @@ from .picows import (
 )
 from .reconnect import WSBackoff, ws_reconnect
 from .server import WSServer, WSShutdownReport, ws_create_server
+from .stats import WSServerStats, WSStats
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from .url import WSParsedURL
 
@@ -56,9 +57,11 @@ __all__ = [
     "WSParsedURL",
     "WSProtocolError",
     "WSServer",
+    "WSServerStats",
     "WSShutdownReport",
     "WSSlowPeerError",
     "WSSlowPeerPolicy",
+    "WSStats",
     "WSTransport",
     "WSUpgradeRequest",
     "WSUpgradeResponse",

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from enum import IntEnum
 from typing import Final, final
@@ -8,6 +8,7 @@ from typing_extensions import Buffer, Self, disjoint_base
 
 from .deflate import WSDeflate
 from .settings import Settings
+from .stats import WSServerStats, WSStats
 from .upgrade import RequestReader, WSUpgradeRequest, WSUpgradeResponse
 
 PICOWS_DEBUG_LL: Final[int]
@@ -134,6 +135,9 @@ class WSTransport:
         rsv2: bool = False,
         rsv3: bool = False,
     ) -> bool: ...
+    def send_latest(
+        self, key: Hashable, msg_type: WSMsgType, message: str | Buffer | None, *, compress: bool | None = None
+    ) -> bool: ...
     def send_ping(self, message: str | Buffer | None = None) -> None: ...
     def send_pong(self, message: str | Buffer | None = None) -> None: ...
     def send_close(self, close_code: int = WSCloseCode.NO_INFO, close_message: str | Buffer | None = None) -> None: ...  # noqa: PYI011
@@ -144,6 +148,7 @@ class WSTransport:
     def cork(self) -> AbstractContextManager[None]: ...
     @property
     def write_buffer_size(self) -> int: ...
+    def stats(self) -> WSStats: ...
     @property
     def subprotocol(self) -> str | None: ...
     @property
@@ -163,6 +168,8 @@ def ws_broadcast(
     message: str | Buffer | None,
     fin: bool = True,
     compress: bool | None = None,
+    *,
+    latest: Hashable | None = None,
 ) -> int: ...
 @disjoint_base
 class WSListener:
@@ -184,6 +191,7 @@ class Registry:
 
 def checked_close(close_code: int, close_message: str | Buffer | None) -> bytes: ...
 def end_connections(registry: Registry, graceful: bool, refuse: bool) -> None: ...
+def server_stats(registry: Registry) -> WSServerStats: ...
 async def wait_ended(registry: Registry) -> None: ...
 def refuse_handshakes(registry: Registry) -> None: ...
 

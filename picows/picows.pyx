@@ -20,8 +20,9 @@ from cpython.memoryview cimport (
     PyMemoryView_Check, PyMemoryView_FromMemory, PyMemoryView_FromObject, PyMemoryView_GET_BUFFER,
 )
 from cpython.pythread cimport PyThread_get_thread_ident
-from cpython.time cimport monotonic
+from cpython.time cimport monotonic, time
 from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
+from libc.math cimport NAN
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -41,6 +42,7 @@ from . import deflate
 from ._tracebacks import release_frames
 from .arguments import check_seconds, checked_index
 from .errors import WSError, WSHandshakeError, WSProtocolError, WSSlowPeerError
+from .stats import WSServerStats, WSStats
 from .tls import is_closing, write_buffers
 from .upgrade import RequestReader, ResponseReader, WSUpgradeResponse, WSUpgradeResponseWithListener, answer
 
@@ -117,6 +119,7 @@ cdef tuple EXIT = (KeyboardInterrupt, SystemExit)
 # The parts, each on those above it; tests/test_architecture.py holds them to it. Their functions are inlined into each
 # other, so they are one compiled unit.
 cdef class Connection
+cdef class LatestValues
 cdef class Registry
 
 include "_core/memory.pxi"
@@ -129,10 +132,13 @@ include "_core/timers.pxi"
 include "_core/states.pxi"
 include "_core/failure.pxi"
 include "_core/flow.pxi"
+include "_core/stats.pxi"
 include "_core/send.pxi"
 include "_core/compression.pxi"
+include "_core/latest.pxi"
 include "_core/closing.pxi"
 include "_core/marks.pxi"
+include "_core/conflation.pxi"
 include "_core/broadcast.pxi"
 include "_core/keepalive.pxi"
 include "_core/receive.pxi"

@@ -25,10 +25,12 @@ from .picows import (
     checked_close,
     end_connections,
     refuse_handshakes,
+    server_stats,
     wait_ended,
 )
 from .proxy import choose_aiofastnet, network
 from .settings import LoggerLike, Settings, document_options
+from .stats import WSServerStats
 from .upgrade import WSUpgradeRequest, WSUpgradeResponseWithListener
 
 _Decision = Union[WSListener, WSUpgradeResponseWithListener, None]
@@ -209,6 +211,15 @@ class WSServer(asyncio.AbstractServer):
         """What it listens on; nothing once it is closed."""
         # uvloop has a list.
         return tuple(self._server.sockets)  # type: ignore[attr-defined]
+
+    def stats(self) -> WSServerStats:
+        """What it and its connections have done so far, in figures.
+
+        It takes a moment for each connection that there is, more for those for which something waits.
+
+        :raises RuntimeError: called in another thread than that of the connections
+        """
+        return server_stats(self._connections)
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The event loop it runs on."""

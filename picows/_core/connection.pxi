@@ -58,6 +58,7 @@ cdef class Connection:
         # send
         WriteBuffer gathered        # what waits for the end of a burst, or of a cork; None while nothing does
         object deflater             # None: no compression was agreed on
+        LatestValues latest         # what waits under keys for a peer that does not keep up; None while nothing does
         bytes pending_pong          # the answer to the last ping, while the peer does not read
 
         # handshake
@@ -80,12 +81,25 @@ cdef class Connection:
         unsigned long thread_id
         double last_received        # by monotonic(); kept for auto ping, and for how a TLS connection is closed
         double ping_sent
-        double pong_received_at
+        double roundtrip_time       # of the last ping that was answered, in seconds; NaN before
         double close_reply_since    # since when auto ping waits for the peer's CLOSE, 0: it does not
         double stall_since          # the silence within a frame counts from here at the earliest: reading was paused
         double linger_since         # since when the linger time counts
         double linger_tick          # when it was looked at last
         Py_ssize_t linger_unsent    # what the peer had not acknowledged then
+        # figures, which stats.pxi shows
+        uint64_t frames_sent
+        uint64_t bytes_sent
+        uint64_t frames_received
+        uint64_t bytes_received
+        unsigned int control_frames_sent
+        unsigned int control_frames_received
+        unsigned int dropped
+        unsigned int replaced
+        Py_ssize_t last_queued      # what the transport held when it was last asked
+        Py_ssize_t max_queued
+        double since                # the wall clock, when the upgrade was done
+
         uint64_t first_number       # the pings of measure_roundtrip_time carry this number, ...
         uint64_t numbered_pings     # ... and as many were sent, each with the next one
         State state
@@ -102,7 +116,8 @@ cdef class Connection:
         bint in_write               # the transport is writing: what it reports meanwhile is told when our own call is done
         bint writing_paused         # what the transport has reported ...
         bint pause_told             # ... and what the listener knows of it
-        bint deflating              # a message that is being sent in fragments is compressed
+        uint8_t last_fin            # the FIN bit of the last data frame that was sent; 0: a message is being sent in fragments ...
+        bint deflating              # ... and compressed
         bint awaits_pong
         bint awaits_numbered        # measure_roundtrip_time waits for the reply to the last numbered ping
         bint measuring
@@ -118,6 +133,10 @@ cdef class Connection:
 
 cdef inline bint can_send(Connection connection) noexcept:
     return connection.state & SENDS != 0
+
+
+cdef inline bint is_fragmenting(Connection connection) noexcept:
+    return connection.last_fin == 0
 
 
 cdef inline bint close_came(Connection connection) noexcept:

@@ -4,12 +4,30 @@ cdef Py_ssize_t queued(Connection connection) except -1:
     """Bytes that were given to the transport and that the kernel has not taken."""
     cdef Py_ssize_t size = 0
     underlying = connection.transport.underlying_transport
-    if connection.write_buffers is None:
-        if not connection.over_tls:
-            return underlying.get_write_buffer_size()
-        connection.write_buffers = write_buffers(underlying)
-    for size_of in connection.write_buffers:
-        size += size_of()
+    if connection.write_buffers is None and not connection.over_tls:
+        size = underlying.get_write_buffer_size()
+    else:
+        if connection.write_buffers is None:
+            connection.write_buffers = write_buffers(underlying)
+        for size_of in connection.write_buffers:
+            size += size_of()
+    connection.last_queued = size
+    note_queued(connection, size)
+    return size
+
+
+cdef inline void note_queued(Connection connection, Py_ssize_t size) noexcept:
+    if size > connection.max_queued:
+        connection.max_queued = size
+
+
+cdef Py_ssize_t held(Connection connection) noexcept:
+    """Bytes that the transport was not given yet."""
+    cdef Py_ssize_t size = 0
+    if connection.gathered is not None:
+        size += connection.gathered.size
+    if connection.latest is not None:
+        size += connection.latest.size
     return size
 
 
@@ -24,7 +42,7 @@ cdef inline int may_queue(Connection connection, uint8_t first, Py_ssize_t size)
     if not connection.transport_queued or connection.options.max_write_buffer_size == 0 or first & OPCODE_CONTROL_BIT:
         return True
     # Over TLS something may always wait. Below the transport's high-water mark it is less than we would allow by ourselves.
-    if connection.options.listener_may_lift_limit and not connection.writing_paused:
+    if connection.options.listener_may_lift_limit and not connection.writing_paused and connection.latest is None:
         return True
     return fits_write_buffer(connection, size)
 
@@ -32,14 +50,13 @@ cdef inline int may_queue(Connection connection, uint8_t first, Py_ssize_t size)
 cdef int fits_write_buffer(Connection connection, Py_ssize_t size) except -1:
     cdef:
         Py_ssize_t limit = connection.options.max_write_buffer_size
-        Py_ssize_t waiting = queued(connection)
-    if connection.gathered is not None:
-        waiting += connection.gathered.size
+        Py_ssize_t waiting = queued(connection) + held(connection)
     # While nothing waits a frame of any size is taken: the peer is not slow.
     if waiting == 0 or size <= limit - waiting:
         return True
     if connection.options.listener_may_lift_limit and overrides(connection.listener, "pause_writing"):
         return True
+    connection.dropped += 1
     if connection.options.slow_peer == WSSlowPeerPolicy.DROP_NEWEST:
         return False
     error = WSSlowPeerError(waiting, size, limit)

@@ -40,6 +40,7 @@ cdef int receive_handshake(Connection connection, ReadBuffer buffer, Py_ssize_t 
     connection.reader.capacity = buffer.capacity
     connection.reader.end = buffer.lent_from + size
     connection.reader.start = connection.reader.end - rest
+    connection.bytes_received = rest
     connection.delivering = True
     try:
         if connection.is_client:

@@ -150,7 +150,7 @@ cdef int pong_received(Connection connection) except -1:
     if not awaits_reply(connection):
         return 0
     connection.awaits_numbered = False
-    connection.pong_received_at = monotonic()
+    connection.roundtrip_time = monotonic() - connection.ping_sent
     wake_pong_waiter(connection, True)
     return end_ping(connection)
 
@@ -231,7 +231,6 @@ async def measure_roundtrip_time(Connection connection not None, Py_ssize_t roun
             for _ in range(rounds):
                 if not may_ping(connection):
                     raise no_round_trip()
-                sent = monotonic()
                 if (overrides(connection.listener, "send_user_specific_ping")
                         or overrides(connection.listener, "is_user_specific_pong")):
                     send_user_ping(connection)
@@ -240,7 +239,7 @@ async def measure_roundtrip_time(Connection connection not None, Py_ssize_t roun
                     tell_flow(connection)
                 if awaits_reply(connection):
                     await wait_pong(connection)
-                times.append(connection.pong_received_at - sent)
+                times.append(connection.roundtrip_time)
         finally:
             connection.measuring = False
             connection.awaits_pong = connection.awaits_numbered = False

@@ -8,6 +8,8 @@ cdef class AsyncioProtocol(Connection):
         self.is_secure = is_secure
         self.is_client = options.is_client_side
         self.fd = -1
+        self.last_fin = FIN_BIT
+        self.roundtrip_time = NAN
         self.debug = options.logger.isEnabledFor(PICOWS_DEBUG_LL)
         self.handshake = (ResponseReader(request, options.compression) if self.is_client
                           else RequestReader(options.compression, options.subprotocols, options.origins))
@@ -53,6 +55,7 @@ cdef class AsyncioProtocol(Connection):
         cancel_timer(self)
         cancel_stall_timer(self)
         cancel_factory(self)
+        drop_latest(self)
         self.write_buffers = None
         transport.is_disconnected = True
         if self.over_tls:
@@ -91,6 +94,7 @@ cdef class AsyncioProtocol(Connection):
         self.writing_paused = False
         wake_drain_waiters(self)
         if not self.in_write:
+            release_when_taken(self)
             tell_flow(self)
 
     def get_buffer(self, Py_ssize_t sizehint):

@@ -52,6 +52,7 @@ cdef inline int keep_received(Connection connection, ReadBuffer buffer, Py_ssize
     buffer.lent_size = 0
     if buffer is not connection.buffer:
         attach(connection, buffer, capacity)
+    connection.bytes_received += size
     reader_commit(&connection.reader, size)
     return 0
 
@@ -135,6 +136,7 @@ cdef int deliver_frames(Connection connection) except -1:
                 if status != STATUS_NEED_MORE:
                     protocol_error(connection, status)
                 break
+            connection.frames_received += 1
             if connection.messages is None:
                 fill_frame(frame, &connection.reader, connection.buffer)
             elif not next_message(connection, frame):
@@ -249,6 +251,8 @@ cdef int settle(Connection connection, ReadBuffer buffer) except -1:
 
 cdef int is_for_listener(Connection connection, WSFrame frame) except -1:
     """What the connection itself does with a frame; whether the listener sees it then."""
+    if frame.msg_type & 8:
+        connection.control_frames_received += 1
     if frame.msg_type == WSMsgType.PONG and take_numbered_pong(connection, frame):
         return False
     if connection.awaits_pong and is_pong_to_listener(connection, frame):

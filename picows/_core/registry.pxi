@@ -14,10 +14,15 @@ cdef class Registry:
     cdef:
         list connections            # in the handshake, open or closing
         Py_ssize_t upgraded         # how many have a listener
+        Py_ssize_t total            # how many ever had one
+        Py_ssize_t not_upgraded     # how many have ended without
+        Counts ended                # the sums of those that have ended
+        double since                # the wall clock, when it was made
         bint refuses                # who still comes, out of a TLS handshake, comes too late
 
     def __cinit__(self):
         self.connections = []
+        self.since = time()
 
     def __len__(self):
         return self.upgraded
@@ -47,12 +52,7 @@ def end_connections(Registry registry not None, bint graceful, bint refuse):
     cdef:
         Connection connection
         list connections = every_connection(registry)
-        unsigned long thread_id = PyThread_get_thread_ident()
-    for connection in connections:
-        if connection.thread_id != thread_id:
-            raise RuntimeError(
-                f"the connections of a server were to be ended from thread {thread_id}, "
-                f"but belong to thread {connection.thread_id}")
+    check_thread(connections, "the connections of a server were to be ended")
     registry.refuses = refuse
     for connection in connections:
         if not graceful or connection.state == STATE_HANDSHAKE:
@@ -60,6 +60,34 @@ def end_connections(Registry registry not None, bint graceful, bint refuse):
         else:
             close_with(connection, WSCloseCode.GOING_AWAY, b"")
             tell_flow(connection)
+
+
+def server_stats(Registry registry not None):
+    """The sums over all connections, and how many there are.
+
+    :raises RuntimeError: when they belong to another thread
+    """
+    cdef:
+        Connection connection
+        Counts sums = registry.ended
+        list connections = every_connection(registry)
+    check_thread(connections, "the figures of a server were asked for")
+    for connection in connections:
+        add_counts(&sums, connection, waiting_bytes(connection))
+    return WSServerStats(
+        registry.since, registry.upgraded, len(connections) - registry.upgraded, registry.total, registry.not_upgraded,
+        sums.bytes_sent, sums.bytes_received, sums.frames_sent, sums.frames_received, sums.control_frames_sent,
+        sums.control_frames_received, sums.queued, sums.max_queued, sums.dropped, sums.replaced)
+
+
+cdef int check_thread(list connections, str what) except -1:
+    cdef:
+        Connection connection
+        unsigned long thread_id = PyThread_get_thread_ident()
+    for connection in connections:
+        if connection.thread_id != thread_id:
+            raise RuntimeError(f"{what} from thread {thread_id}, but its connections belong to thread {connection.thread_id}")
+    return 0
 
 
 @cython.binding(True)
@@ -96,6 +124,7 @@ cdef int register(Connection connection) except -1:
 cdef int note_upgraded(Connection connection) except -1:
     if connection.options.registry is not None:
         connection.options.registry.upgraded += 1
+        connection.options.registry.total += 1
     return 0
 
 
@@ -111,4 +140,5 @@ cdef int unregister(Connection connection) except -1:
             registry.connections[connection.place] = last
             last.place = connection.place
         registry.upgraded -= connection.listener is not None
-    return 0
+        registry.not_upgraded += connection.listener is None
+    return add_counts(&registry.ended, connection, 0)

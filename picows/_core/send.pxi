@@ -77,8 +77,10 @@ cdef int send_uncopied(Connection connection, uint8_t first, object message) exc
         size_t head = write_header(header, first, size, False, 0)
     if not may_queue(connection, first, size):
         return False
+    note_frame(connection, first)
     flush(connection)
     cdef bint in_write = connection.in_write
+    connection.bytes_sent += head + size
     if not takes_writes(connection):
         return True
     connection.transport_queued = connection.in_write = True
@@ -130,11 +132,27 @@ cdef inline int send_frame(Connection connection, uint8_t first, const uint8_t* 
     return True
 
 
+cdef inline void note_frame(Connection connection, uint8_t first) noexcept:
+    """A frame is on its way. Its bytes are counted when they are written, those of a burst all at once."""
+    connection.frames_sent += 1
+    # Most are whole messages behind whole messages.
+    if first & (FIN_BIT | OPCODE_CONTROL_BIT) != connection.last_fin:
+        note_other_frame(connection, first)
+
+
+cdef void note_other_frame(Connection connection, uint8_t first) noexcept:
+    if first & OPCODE_CONTROL_BIT:
+        connection.control_frames_sent += 1
+    else:
+        connection.last_fin = first & FIN_BIT
+
+
 cdef int write_frame(Connection connection, uint8_t first, const uint8_t* payload, Py_ssize_t size) except -1:
     cdef:
         bint masked = connection.is_client
         uint32_t key = next_mask(connection.memory) if masked else 0
         uint8_t* out = room_to_gather(connection, header_size(size, masked) + size) if connection.corks else NULL
+    note_frame(connection, first)
     if out != NULL:
         build_frame(out, first, payload, size, masked, key)
     else:
@@ -156,11 +174,13 @@ cdef int write_alone(Connection connection, uint8_t first, const uint8_t* payloa
         # The transport may keep what it is given: it gets bytes of its own, built in one pass.
         frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header_size(size, masked) + size)
         build_frame(<uint8_t*>PyBytes_AS_STRING(frame), first, payload, size, masked, key)
+        connection.bytes_sent += PyBytes_GET_SIZE(frame)
         return write_to_transport(connection, frame)
     if size <= SCRATCH_SIZE and (masked or size <= COPY_LIMIT):
         head = build_frame(scratch, first, payload, size, masked, key)
         return write_bytes(connection, scratch, <Py_ssize_t>head + size)
     head = write_header(header, first, size, masked, key)
+    connection.bytes_sent += head + size
     if not masked:
         # Large and unmasked: the kernel takes header and payload from where they lie.
         sent = ws_send2(connection.fd, header, head, payload, size)
@@ -194,6 +214,32 @@ cdef inline size_t build_frame(uint8_t* out, uint8_t first, const uint8_t* paylo
     return head
 
 
+cdef bytes unmasked_frame(uint8_t first, const uint8_t* payload, Py_ssize_t size):
+    cdef bytes frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header_size(size, False) + size)
+    build_frame(<uint8_t*>PyBytes_AS_STRING(frame), first, payload, size, False, 0)
+    return frame
+
+
+cdef int write_whole_frame(Connection connection, bytes frame, Py_ssize_t payload_size) except -1:
+    cdef:
+        Py_ssize_t size = PyBytes_GET_SIZE(frame)
+        Py_ssize_t sent
+        uint8_t* out
+        uint8_t first = <uint8_t>PyBytes_AS_STRING(frame)[0]
+    out = room_to_gather(connection, size) if connection.corks else NULL
+    note_frame(connection, first)
+    if out != NULL:
+        memcpy(out, PyBytes_AS_STRING(frame), size)
+    else:
+        connection.bytes_sent += size
+        sent = ws_send(connection.fd, PyBytes_AS_STRING(frame), size) if goes_direct(connection) else 0
+        if sent < size:
+            write_to_transport(connection, frame[sent:] if sent else frame)
+    if connection.debug:
+        log_sent_frame(connection, first, payload_size)
+    return 0
+
+
 cdef int send_in_place(Connection connection, uint8_t first, uint8_t* payload, Py_ssize_t size) except -1:
     """Send a payload that has 14 free bytes in front of it and may be masked where it lies."""
     cdef:
@@ -214,6 +260,7 @@ cdef int send_in_place(Connection connection, uint8_t first, uint8_t* payload, P
     if masked:
         mask_copy(payload, payload, size, key)
     out = room_to_gather(connection, head + size) if connection.corks else NULL
+    note_frame(connection, first)
     if out != NULL:
         memcpy(out, payload - head, head + size)
     else:
@@ -298,7 +345,8 @@ cdef inline bint goes_direct(Connection connection) except -1:
         return False
     if connection.transport_queued:
         # Asked for only until the queue has run empty: it is a Python call.
-        if connection.transport.underlying_transport.get_write_buffer_size() > 0:
+        connection.last_queued = connection.transport.underlying_transport.get_write_buffer_size()
+        if connection.last_queued > 0:
             return False
         connection.transport_queued = False
     return True
@@ -307,6 +355,7 @@ cdef inline bint goes_direct(Connection connection) except -1:
 cdef int write_bytes(Connection connection, const uint8_t* data, Py_ssize_t size) except -1:
     """Write `data` behind all that was written before; it is sent or copied when this returns."""
     cdef Py_ssize_t sent = 0
+    connection.bytes_sent += size
     if goes_direct(connection):
         sent = ws_send(connection.fd, data, size)
         if sent == size:
@@ -316,6 +365,7 @@ cdef int write_bytes(Connection connection, const uint8_t* data, Py_ssize_t size
 
 cdef int write_head(Connection connection, bytes head) except -1:
     """Write one half of the opening handshake."""
+    connection.bytes_sent -= PyBytes_GET_SIZE(head)     # those of frames are counted
     return write_bytes(connection, <const uint8_t*>PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head))
 
 
@@ -355,6 +405,8 @@ cdef inline int write_to_transport(Connection connection, bytes data) except -1:
     if not takes_writes(connection):
         return 0
     connection.transport_queued = connection.in_write = True
+    if connection.direct:
+        note_queued(connection, connection.last_queued + PyBytes_GET_SIZE(data))
     try:
         connection.transport.underlying_transport.write(data)
     finally:
@@ -401,16 +453,3 @@ cdef bytes close_reason_bytes(object code, object message):
         raise ValueError(
             f"close_message has {len(reason)} bytes, expected {MAX_CONTROL_PAYLOAD - 2} at most (RFC 6455 5.5)")
     return reason
-
-
-cdef int send_close_frame(Connection connection, int code, bytes reason) except -1:
-    cdef:
-        uint8_t[MAX_CONTROL_PAYLOAD] payload
-        size_t size = 0
-    if not can_send(connection):
-        return 0
-    if code != WSCloseCode.NO_INFO:
-        size = write_close_payload(payload, code, <const uint8_t*>PyBytes_AS_STRING(reason), PyBytes_GET_SIZE(reason))
-    # Before it is written: nothing follows a CLOSE, whatever happens in the write.
-    note_close_sent(connection, code, reason)
-    return send_frame(connection, FIN_BIT | OPCODE_CLOSE, payload, size)

@@ -92,6 +92,7 @@ METHODS: dict[Callable[..., Any], dict[str, Any]] = {
         "msg_offset": NONE_GIVEN,
         **FRAME,
     },
+    WSTransport.send_latest: {"key": NONE_GIVEN, "msg_type": NONE_GIVEN, "message": NONE_GIVEN, "compress": None},
     WSTransport.send_ping: {"message": None},
     WSTransport.send_pong: {"message": None},
     WSTransport.send_close: {"close_code": 0, "close_message": None},
@@ -105,6 +106,7 @@ METHODS: dict[Callable[..., Any], dict[str, Any]] = {
         "message": NONE_GIVEN,
         "fin": True,
         "compress": None,
+        "latest": None,
     },
 }
 

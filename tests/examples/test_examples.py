@@ -321,6 +321,23 @@ def test_market_data_comes_again_behind_a_loss(start: Start) -> None:
     asyncio.run(serve_trades())
 
 
+def test_figures_are_served_on_the_same_port(start: Start) -> None:
+    pytest.importorskip("prometheus_client")
+    server = start("metrics_server", "--port", 0)
+    url = server.url()
+    assert start("echo_client", "--url", url).finish() == ["Echo reply: Hello world"]
+    connection = http.client.HTTPConnection(urlsplit(url).netloc)
+    connection.request("GET", "/metrics")
+    response = connection.getresponse()
+    figures = dict(line.split() for line in response.read().decode().splitlines() if not line.startswith("#"))
+    connection.close()
+    assert response.headers["Content-Type"].startswith("text/plain")
+    assert float(figures["picows_total_connections_total"]) == 1
+    assert float(figures["picows_handshakes"]) == 1
+    assert float(figures["picows_frames_received_total"]) >= 1
+    assert float(figures["picows_bytes_sent_total"]) >= len("Hello world")
+
+
 def test_socket_options_are_set(start: Start, echo_url: str) -> None:
     printed = start("socket_options", "--url", echo_url).finish()
     options = dict(line.split(": ") for line in printed)

@@ -44,6 +44,9 @@ class Client(WSListener):
         transport.send(WSMsgType.BINARY, bytearray(b"bytes"), fin=False, rsv1=False)
         transport.send(WSMsgType.CONTINUATION, None)
         transport.send_reuse_external_bytearray(WSMsgType.BINARY, bytearray(20), 14)
+        taken: bool = transport.send_latest(("EURUSD", 1), WSMsgType.TEXT, "1.08", compress=False)
+        rtt: float = transport.stats().roundtrip_time
+        print(taken, rtt, picows.ws_broadcast([transport], WSMsgType.TEXT, "1.08", latest="EURUSD"))
         transport.send_ping()
         transport.send_pong(memoryview(b"pong"))
 
