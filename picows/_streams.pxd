@@ -9,6 +9,15 @@ cdef enum:
     FEW_MESSAGES = 8            # have their place in the object itself; a power of 2
 
 
+cdef class KeepaliveQueue:
+    cdef:
+        object loop
+        object context
+        object timer
+        MessageStream first, last
+        object __weakref__
+
+
 cdef class MessageStream(WSListener):
     cdef:
         WSTransport _transport  # None before the connection is made
@@ -42,8 +51,11 @@ cdef class MessageStream(WSListener):
         object keepalive        # what the last ping of it carries, random bytes
         double keepalive_sent
         Py_ssize_t unwritten    # when the time for its pong was over last, and 0 before
-        object keepalive_timer
-        dict pings              # payloads to when they were sent and who waits for the pong; None until one is sent
+        object keepalive_context    # that of who has called keep_alive()
+        object keepalive_timer      # of this connection alone, while it waits for a pong less than the interval, or longer
+        KeepaliveQueue keepalive_queue
+        MessageStream earlier, later    # beside it in the queue; None outside of it
+        dict pings              # payloads to when they were sent and who waits for the pong; None while there is none
         readonly double latency     # between the last ping and its pong, 0 before
 
         readonly bint ended     # no more messages come; those that wait can still be taken

@@ -3,8 +3,12 @@
 import asyncio
 import functools
 import os
+import threading
+import warnings
 from asyncio import Future
+from contextvars import Context, copy_context
 from time import monotonic
+from weakref import WeakValueDictionary
 
 cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
@@ -197,10 +201,15 @@ cdef class MessageStream(WSListener):
         check_seconds("interval", interval)
         if timeout is not None:
             check_seconds("timeout", timeout)
+        if self.ended:
+            return
+        stop_keepalive(self)
         self.ping_interval = interval
         self.ping_timeout = timeout or 0
         self.keepalive_sent = monotonic()
-        set_keepalive_timer(self, interval)
+        self.keepalive_context = copy_context()
+        self.keepalive_queue = queue_of(self.loop, self.ping_interval)
+        wait_for_interval(self)
 
     def send_ping(self, bytes payload not None, waiter=None):
         """Send a PING, and remember it until its PONG comes, or that of a later one (RFC 6455 5.5.3).
@@ -445,6 +454,7 @@ cdef int write_gathered(MessageStream stream) except -1:
 
 
 include "_streams_pings.pxi"
+include "_streams_intervals.pxi"
 
 # What recv, send and drain return. A coroutine of Python or Cython would do the same in two objects instead of one, each
 # made anew for each call; and most calls need not wait.

@@ -13,6 +13,8 @@ cdef class Operation:
         bint finished
 
     def __dealloc__(self):
+        if not self.finished and self.future is None and self.stream is not None:
+            warn_not_awaited(self.kind)
         # Forgotten while it waited, as happens to tasks of a loop that was stopped.
         if self.future is not None and self.stream is not None and self.stream.receiver is self.future:
             self.stream.receiver = None
@@ -49,6 +51,13 @@ cdef inline Operation new_operation(MessageStream stream, Kind kind):
     operation.stream = stream
     operation.kind = kind
     return operation
+
+
+cdef int warn_not_awaited(Kind kind) except -1:
+    """As Python does for its own coroutines: nothing was sent, or taken."""
+    names = {RECV: "recv", EVENT: "receive", ITERATE: "__anext__", SEND: "send", DRAIN: "drain"}
+    warnings.warn(f"{names[kind]}() was never awaited", RuntimeWarning)
+    return 0
 
 
 cdef object step(Operation operation):

@@ -1,4 +1,5 @@
-# Pings whose pongs are waited for, and the keepalive that is made of them: one timer of the loop, no task.
+# Pings whose pongs are waited for, and the keepalive that is made of them: no task, and one timer of the loop for all
+# connections that have the same interval. A timer each would cost more memory than all else that keeps a connection alive.
 
 # Loops round times to milliseconds, so that a timer may come a little early.
 cdef double TIMER_SLACK = 0.002
@@ -21,17 +22,22 @@ cdef bint acknowledge(MessageStream stream, WSFrame pong) except -1:
             waiter.set_result(latency)
         if acknowledged == payload:
             break
+    if not stream.pings:
+        stream.pings = None     # an empty dict keeps its places; the next ping is some time away
     stream.latency = latency
-    if stream.keepalive is not None and not awaits_keepalive(stream) and now - stream.keepalive_sent >= stream.ping_interval:
-        set_keepalive_timer(stream, 0)      # the next one is due, and waited for this
+    if stream.keepalive is not None and not awaits_keepalive(stream):
+        if now - stream.keepalive_sent >= stream.ping_interval:
+            set_keepalive_timer(stream, 0)      # the next one is due, and waited for this
+        elif stream.keepalive_timer is not None:
+            wait_for_interval(stream)
     return True
 
 
 cdef int forget_pings(MessageStream stream) except -1:
     """The connection has ended: tell who waits for a pong."""
-    if stream.keepalive_timer is not None:
-        stream.keepalive_timer.cancel()
-        stream.keepalive_timer = None
+    stop_keepalive(stream)
+    stream.keepalive_queue = None
+    stream.keepalive_context = None
     pings, stream.pings = stream.pings, None
     if pings:
         for _, waiter in pings.values():
@@ -46,9 +52,17 @@ cdef inline bint awaits_keepalive(MessageStream stream) except -1:
 
 
 cdef int set_keepalive_timer(MessageStream stream, double delay) except -1:
+    stop_keepalive(stream)
+    stream.keepalive_timer = stream.loop.call_later(delay, keepalive_due, stream, context=stream.keepalive_context)
+    return 0
+
+
+cdef int stop_keepalive(MessageStream stream) except -1:
+    """Nothing is waited for any more: neither in the queue nor by a timer."""
+    leave_queue(stream)
     if stream.keepalive_timer is not None:
         stream.keepalive_timer.cancel()
-    stream.keepalive_timer = stream.loop.call_later(delay, keepalive_due, stream)
+        stream.keepalive_timer = None
     return 0
 
 
@@ -62,7 +76,7 @@ def keepalive_due(MessageStream stream not None, int turns=0):
         return      # whoever closes has a limit of their own
     if not awaits_keepalive(stream):
         if since < stream.ping_interval - TIMER_SLACK:
-            set_keepalive_timer(stream, stream.ping_interval - since)
+            wait_for_interval(stream)
             return
     elif stream.ping_timeout > 0:
         if since < stream.ping_timeout - TIMER_SLACK:
@@ -71,7 +85,8 @@ def keepalive_due(MessageStream stream not None, int turns=0):
             set_keepalive_timer(stream, stream.ping_timeout)    # the pong may lie behind what nobody takes
         elif turns < 2:
             # Nor is it the peer's fault if the loop was held up: until the second turn it has read what was there.
-            stream.keepalive_timer = stream.loop.call_soon(keepalive_due, stream, turns + 1)
+            stream.keepalive_timer = stream.loop.call_soon(
+                keepalive_due, stream, turns + 1, context=stream.keepalive_context)
         else:
             stream._transport.send_close(KEEPALIVE_FAILED, "keepalive ping timeout")
             stream._transport.disconnect(False)
@@ -85,8 +100,10 @@ cdef int send_keepalive(MessageStream stream, double now) except -1:
     stream.keepalive = os.urandom(8)    # nobody can reply before they have read it
     stream.keepalive_sent = now
     stream.unwritten = 0
-    limited = 0 < stream.ping_timeout < stream.ping_interval
-    set_keepalive_timer(stream, stream.ping_timeout if limited else stream.ping_interval)
+    if 0 < stream.ping_timeout < stream.ping_interval:
+        set_keepalive_timer(stream, stream.ping_timeout)
+    else:
+        wait_for_interval(stream)
     stream.send_ping(stream.keepalive)
     return 0
 

@@ -111,7 +111,9 @@ def test_recv_is_a_coroutine(net: Network) -> None:
     async def test() -> None:
         async with raw_peer(net) as (peer, stream):
             send_texts(peer, *range(4))
-            assert isinstance(stream.recv(), Coroutine)
+            unused = stream.recv()
+            assert isinstance(unused, Coroutine)
+            unused.close()
             assert await asyncio.create_task(stream.recv()) == "0"
             assert await asyncio.wait_for(stream.recv(), 5) == "1"
             assert await asyncio.gather(stream.recv()) == ["2"]

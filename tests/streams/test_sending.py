@@ -76,6 +76,23 @@ def test_frames_of_a_type_for_a_dialect(net: Network) -> None:
     net.run(test())
 
 
+def test_whoever_forgets_to_await_is_told(net: Network) -> None:
+    async def test() -> None:
+        async with raw_peer(net) as (peer, stream):
+            with pytest.warns(RuntimeWarning, match=r"^send\(\) was never awaited$"):
+                stream.send("lost")
+            with pytest.warns(RuntimeWarning, match=r"^recv\(\) was never awaited$"):
+                stream.recv()
+            await stream.send("heard")
+            assert (await peer.receive()).payload == b"heard"
+            cancelled = asyncio.ensure_future(stream.send("never begun"))
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+
+    net.run(test())
+
+
 CHUNK = bytes(64 * 1024)
 
 
