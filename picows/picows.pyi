@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from enum import IntEnum
 from typing import Final, final
@@ -134,6 +134,9 @@ class WSTransport:
         rsv2: bool = False,
         rsv3: bool = False,
     ) -> bool: ...
+    def send_latest(
+        self, key: Hashable, msg_type: WSMsgType, message: str | Buffer | None, *, compress: bool | None = None
+    ) -> bool: ...
     def send_ping(self, message: str | Buffer | None = None) -> None: ...
     def send_pong(self, message: str | Buffer | None = None) -> None: ...
     def send_close(self, close_code: int = WSCloseCode.NO_INFO, close_message: str | Buffer | None = None) -> None: ...  # noqa: PYI011
@@ -163,6 +166,8 @@ def ws_broadcast(
     message: str | Buffer | None,
     fin: bool = True,
     compress: bool | None = None,
+    *,
+    latest: Hashable | None = None,
 ) -> int: ...
 @disjoint_base
 class WSListener:

@@ -49,6 +49,7 @@ cdef extern from "_native/sockets.h" nogil:
     Py_ssize_t ws_send(int fd, const void* data, size_t size)
     Py_ssize_t ws_send2(int fd, const void* head, size_t head_size, const void* body, size_t body_size)
     Py_ssize_t ws_unsent(int fd)
+    bint ws_writable(int fd)
     void ws_tune_tcp(int fd)
     void ws_shutdown_write(int fd)
 
@@ -115,6 +116,7 @@ cdef tuple EXIT = (KeyboardInterrupt, SystemExit)
 # The parts, each on those above it; tests/test_architecture.py holds them to it. Their functions are inlined into each
 # other, so they are one compiled unit.
 cdef class Connection
+cdef class LatestValues
 cdef class Registry
 
 include "_core/memory.pxi"
@@ -129,8 +131,10 @@ include "_core/failure.pxi"
 include "_core/flow.pxi"
 include "_core/send.pxi"
 include "_core/compression.pxi"
+include "_core/latest.pxi"
 include "_core/closing.pxi"
 include "_core/marks.pxi"
+include "_core/conflation.pxi"
 include "_core/broadcast.pxi"
 include "_core/keepalive.pxi"
 include "_core/receive.pxi"

@@ -1,6 +1,6 @@
 # The same frame to many connections.
 
-def ws_broadcast(transports, msg_type, message, bint fin=True, compress=None):
+def ws_broadcast(transports, msg_type, message, bint fin=True, compress=None, *, latest=None):
     """Send one frame to many connections.
 
     For server-side transports the frame is built once and handed to each by one write; what the peers do not take at
@@ -13,9 +13,13 @@ def ws_broadcast(transports, msg_type, message, bint fin=True, compress=None):
     :param fin: whether this is the last frame of its message
     :param compress: as for :meth:`WSTransport.send`. A whole message is compressed once for all connections that
         agreed on the same settings.
+    :param latest: a key, if a newer message of the same key makes this one worthless: each transport gets it as by
+        :meth:`WSTransport.send_latest`, TEXT or BINARY and whole. What waits for peers that do not keep up is shared by
+        them. None: like :meth:`WSTransport.send`
     :returns: how many transports took it
-    :raises TypeError: for a message of another type, or something else among `transports`; nothing is sent
-    :raises ValueError: as for :meth:`WSTransport.send`; nothing is sent
+    :raises TypeError: for a message of another type, something else among `transports`, or a key that cannot be hashed;
+        nothing is sent
+    :raises ValueError: as for :meth:`WSTransport.send`, and for fragments and PINGs with a key; nothing is sent
     :raises RuntimeError: when one of the transports belongs to another thread; nothing is sent
     """
     if not isinstance(transports, Iterable):
@@ -28,8 +32,14 @@ def ws_broadcast(transports, msg_type, message, bint fin=True, compress=None):
         uint8_t first = first_byte(opcode, fin, False, False, False)
         bytes frame = None
         dict deflated = {}                  # by the settings: the payload, and the frame of a server
+        LatestValue value = None            # what the peers that do not keep up wait for
         Py_ssize_t taken = 0
     check_data_or_ping(<WSMsgType>opcode)
+    if latest is not None:
+        first_of_whole(msg_type)
+        if not fin:
+            raise ValueError("fin is False, but only whole messages are sent with latest")
+        check_key("latest", latest)
     check_compress(compress)
     for target in targets:
         if not isinstance(target, WSTransport):
@@ -43,7 +53,13 @@ def ws_broadcast(transports, msg_type, message, bint fin=True, compress=None):
             if not can_send(connection):
                 continue
             try:
-                if connection.deflater is not None and not opcode & 8:
+                if latest is not None and not keeps_up(connection):
+                    if value is None:
+                        if frame is None:
+                            frame = unmasked_frame(first, <const uint8_t*>view.buf, view.len)
+                        value = LatestValue(frame, view.len, compress)
+                    taken += let_wait(connection, latest, value)
+                elif connection.deflater is not None and not opcode & 8:
                     taken += broadcast_deflated(connection, first, message, &view, compress, deflated)
                 elif connection.is_client:
                     taken += send_frame(connection, first, <const uint8_t*>view.buf, view.len)
@@ -82,27 +98,3 @@ cdef int broadcast_deflated(Connection connection, uint8_t first, message, Py_bu
     else:
         write_whole_frame(connection, frame, PyBytes_GET_SIZE(payload))
     return True
-
-
-cdef bytes unmasked_frame(uint8_t first, const uint8_t* payload, Py_ssize_t size):
-    cdef bytes frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header_size(size, False) + size)
-    build_frame(<uint8_t*>PyBytes_AS_STRING(frame), first, payload, size, False, 0)
-    return frame
-
-
-cdef int write_whole_frame(Connection connection, bytes frame, Py_ssize_t payload_size) except -1:
-    cdef:
-        Py_ssize_t size = PyBytes_GET_SIZE(frame)
-        Py_ssize_t sent
-        uint8_t* out
-        uint8_t first = <uint8_t>PyBytes_AS_STRING(frame)[0]
-    out = room_to_gather(connection, size) if connection.corks else NULL
-    if out != NULL:
-        memcpy(out, PyBytes_AS_STRING(frame), size)
-    else:
-        sent = ws_send(connection.fd, PyBytes_AS_STRING(frame), size) if goes_direct(connection) else 0
-        if sent < size:
-            write_to_transport(connection, frame[sent:] if sent else frame)
-    if connection.debug:
-        log_sent_frame(connection, first, payload_size)
-    return 0

@@ -20,11 +20,28 @@ cdef double LINGER_TLS_HALF_CLOSE = 0.5
 cdef double SERVER_CLOSE_TIMEOUT = 10.0
 
 
+cdef int send_close_frame(Connection connection, int code, bytes reason) except -1:
+    cdef:
+        uint8_t[MAX_CONTROL_PAYLOAD] payload
+        size_t size = 0
+    if not can_send(connection):
+        return 0
+    release_before_end(connection)
+    if not can_send(connection):
+        return 0
+    if code != WSCloseCode.NO_INFO:
+        size = write_close_payload(payload, code, <const uint8_t*>PyBytes_AS_STRING(reason), PyBytes_GET_SIZE(reason))
+    # Before it is written: nothing follows a CLOSE, whatever happens in the write.
+    note_close_sent(connection, code, reason)
+    return send_frame(connection, FIN_BIT | OPCODE_CLOSE, payload, size)
+
+
 cdef int disconnect(Connection connection, bint graceful) except -1:
     if connection.state == STATE_CLOSED or (graceful and connection.state == STATE_LINGERING):
         return 0
     if not graceful:
         return abort_connection(connection)
+    release_before_end(connection)
     flush(connection)
     if connection.state >= STATE_LINGERING:
         return 0
@@ -73,6 +90,7 @@ cdef int stream_ended(Connection connection) except -1:
     """The peer sends no more: the transport closes by itself once it has written what it holds. That has its limit, too."""
     if connection.state >= STATE_LINGERING:
         return 0
+    release_before_end(connection)
     flush(connection)
     if connection.state >= STATE_LINGERING:
         return 0

@@ -52,11 +52,15 @@ cdef int send_deflated(Connection connection, uint8_t first, message, compress) 
         payload = connection.deflater.compress(borrowed(&view), bool(fin))
     finally:
         PyBuffer_Release(&view)
-    connection.deflating = not fin
+    write_deflated(connection, first, payload)
+    return True
+
+
+cdef int write_deflated(Connection connection, uint8_t first, bytes payload) except -1:
+    connection.deflating = not first & FIN_BIT
     if first & 0x0F != WSMsgType.CONTINUATION:
         first |= RSV1_BIT
-    write_frame(connection, first, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
-    return True
+    return write_frame(connection, first, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
 
 
 cdef inline object borrowed(Py_buffer* view):

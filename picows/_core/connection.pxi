@@ -58,6 +58,7 @@ cdef class Connection:
         # send
         WriteBuffer gathered        # what waits for the end of a burst, or of a cork; None while nothing does
         object deflater             # None: no compression was agreed on
+        LatestValues latest         # what waits under keys for a peer that does not keep up; None while nothing does
         bytes pending_pong          # the answer to the last ping, while the peer does not read
 
         # handshake
@@ -102,7 +103,8 @@ cdef class Connection:
         bint in_write               # the transport is writing: what it reports meanwhile is told when our own call is done
         bint writing_paused         # what the transport has reported ...
         bint pause_told             # ... and what the listener knows of it
-        bint deflating              # a message that is being sent in fragments is compressed
+        bint fragmented             # a message is being sent in fragments
+        bint deflating              # ... and compressed
         bint awaits_pong
         bint awaits_numbered        # measure_roundtrip_time waits for the reply to the last numbered ping
         bint measuring

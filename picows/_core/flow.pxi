@@ -13,6 +13,16 @@ cdef Py_ssize_t queued(Connection connection) except -1:
     return size
 
 
+cdef Py_ssize_t held(Connection connection) noexcept:
+    """Bytes that the transport was not given yet."""
+    cdef Py_ssize_t size = 0
+    if connection.gathered is not None:
+        size += connection.gathered.size
+    if connection.latest is not None:
+        size += connection.latest.size
+    return size
+
+
 cdef Py_ssize_t unsent(Connection connection) except -1:
     """Bytes that the peer has not acknowledged."""
     return queued(connection) + (ws_unsent(connection.fd) if connection.fd >= 0 else 0)
@@ -24,7 +34,7 @@ cdef inline int may_queue(Connection connection, uint8_t first, Py_ssize_t size)
     if not connection.transport_queued or connection.options.max_write_buffer_size == 0 or first & OPCODE_CONTROL_BIT:
         return True
     # Over TLS something may always wait. Below the transport's high-water mark it is less than we would allow by ourselves.
-    if connection.options.listener_may_lift_limit and not connection.writing_paused:
+    if connection.options.listener_may_lift_limit and not connection.writing_paused and connection.latest is None:
         return True
     return fits_write_buffer(connection, size)
 
@@ -32,9 +42,7 @@ cdef inline int may_queue(Connection connection, uint8_t first, Py_ssize_t size)
 cdef int fits_write_buffer(Connection connection, Py_ssize_t size) except -1:
     cdef:
         Py_ssize_t limit = connection.options.max_write_buffer_size
-        Py_ssize_t waiting = queued(connection)
-    if connection.gathered is not None:
-        waiting += connection.gathered.size
+        Py_ssize_t waiting = queued(connection) + held(connection)
     # While nothing waits a frame of any size is taken: the peer is not slow.
     if waiting == 0 or size <= limit - waiting:
         return True

@@ -11,6 +11,9 @@ cdef enum Mark:
     LOW_MARK = 0        # their places in what get_write_buffer_limits() returns
     HIGH_MARK = 1
 
+# Those of a transport that was not given others, in bytes.
+cdef tuple USUAL_MARKS = (16 * 1024, 64 * 1024)
+
 
 cdef inline int tell_flow(Connection connection) except -1:
     """The end of every call of ours that may have written: the transport may have reported something meanwhile.
@@ -97,14 +100,17 @@ async def wait_for_room(Connection connection not None):
 
 
 cdef bint holds_more_than(Connection connection, Mark mark) except -1:
-    """Whether TLS holds more than a mark of its own, though it says that there is room.
+    """Whether more waits than a mark, though the transport says that there is room.
 
-    The event loops' own forgets what it has given to TCP, in which all of a burst may wait.
+    It does not know what waits under keys. And the event loops' own TLS forgets what it has given to TCP, in which all of a burst
+    may wait.
     """
-    if not connection.over_tls or connection.state == STATE_CLOSED:
+    if not (connection.over_tls or connection.latest is not None) or connection.state == STATE_CLOSED:
         return False
     try:
         limits = connection.transport.underlying_transport.get_write_buffer_limits()
     except (AttributeError, NotImplementedError, RuntimeError):
-        return False    # it cannot tell, as asyncio's before 3.11
-    return queued(connection) > limits[<int>mark]
+        if connection.latest is None:
+            return False    # it cannot tell, as asyncio's TLS before 3.11
+        limits = USUAL_MARKS
+    return queued(connection) + held(connection) > limits[<int>mark]

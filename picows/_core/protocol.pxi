@@ -53,6 +53,7 @@ cdef class AsyncioProtocol(Connection):
         cancel_timer(self)
         cancel_stall_timer(self)
         cancel_factory(self)
+        drop_latest(self)
         self.write_buffers = None
         transport.is_disconnected = True
         if self.over_tls:
@@ -91,6 +92,7 @@ cdef class AsyncioProtocol(Connection):
         self.writing_paused = False
         wake_drain_waiters(self)
         if not self.in_write:
+            release_when_taken(self)
             tell_flow(self)
 
     def get_buffer(self, Py_ssize_t sizehint):

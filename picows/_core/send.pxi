@@ -77,6 +77,7 @@ cdef int send_uncopied(Connection connection, uint8_t first, object message) exc
         size_t head = write_header(header, first, size, False, 0)
     if not may_queue(connection, first, size):
         return False
+    note_frame(connection, first)
     flush(connection)
     cdef bint in_write = connection.in_write
     if not takes_writes(connection):
@@ -130,11 +131,18 @@ cdef inline int send_frame(Connection connection, uint8_t first, const uint8_t* 
     return True
 
 
+cdef inline void note_frame(Connection connection, uint8_t first) noexcept:
+    """A frame is on its way."""
+    if not first & OPCODE_CONTROL_BIT:
+        connection.fragmented = not first & FIN_BIT
+
+
 cdef int write_frame(Connection connection, uint8_t first, const uint8_t* payload, Py_ssize_t size) except -1:
     cdef:
         bint masked = connection.is_client
         uint32_t key = next_mask(connection.memory) if masked else 0
         uint8_t* out = room_to_gather(connection, header_size(size, masked) + size) if connection.corks else NULL
+    note_frame(connection, first)
     if out != NULL:
         build_frame(out, first, payload, size, masked, key)
     else:
@@ -194,6 +202,31 @@ cdef inline size_t build_frame(uint8_t* out, uint8_t first, const uint8_t* paylo
     return head
 
 
+cdef bytes unmasked_frame(uint8_t first, const uint8_t* payload, Py_ssize_t size):
+    cdef bytes frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>header_size(size, False) + size)
+    build_frame(<uint8_t*>PyBytes_AS_STRING(frame), first, payload, size, False, 0)
+    return frame
+
+
+cdef int write_whole_frame(Connection connection, bytes frame, Py_ssize_t payload_size) except -1:
+    cdef:
+        Py_ssize_t size = PyBytes_GET_SIZE(frame)
+        Py_ssize_t sent
+        uint8_t* out
+        uint8_t first = <uint8_t>PyBytes_AS_STRING(frame)[0]
+    out = room_to_gather(connection, size) if connection.corks else NULL
+    note_frame(connection, first)
+    if out != NULL:
+        memcpy(out, PyBytes_AS_STRING(frame), size)
+    else:
+        sent = ws_send(connection.fd, PyBytes_AS_STRING(frame), size) if goes_direct(connection) else 0
+        if sent < size:
+            write_to_transport(connection, frame[sent:] if sent else frame)
+    if connection.debug:
+        log_sent_frame(connection, first, payload_size)
+    return 0
+
+
 cdef int send_in_place(Connection connection, uint8_t first, uint8_t* payload, Py_ssize_t size) except -1:
     """Send a payload that has 14 free bytes in front of it and may be masked where it lies."""
     cdef:
@@ -214,6 +247,7 @@ cdef int send_in_place(Connection connection, uint8_t first, uint8_t* payload, P
     if masked:
         mask_copy(payload, payload, size, key)
     out = room_to_gather(connection, head + size) if connection.corks else NULL
+    note_frame(connection, first)
     if out != NULL:
         memcpy(out, payload - head, head + size)
     else:
@@ -401,16 +435,3 @@ cdef bytes close_reason_bytes(object code, object message):
         raise ValueError(
             f"close_message has {len(reason)} bytes, expected {MAX_CONTROL_PAYLOAD - 2} at most (RFC 6455 5.5)")
     return reason
-
-
-cdef int send_close_frame(Connection connection, int code, bytes reason) except -1:
-    cdef:
-        uint8_t[MAX_CONTROL_PAYLOAD] payload
-        size_t size = 0
-    if not can_send(connection):
-        return 0
-    if code != WSCloseCode.NO_INFO:
-        size = write_close_payload(payload, code, <const uint8_t*>PyBytes_AS_STRING(reason), PyBytes_GET_SIZE(reason))
-    # Before it is written: nothing follows a CLOSE, whatever happens in the write.
-    note_close_sent(connection, code, reason)
-    return send_frame(connection, FIN_BIT | OPCODE_CLOSE, payload, size)

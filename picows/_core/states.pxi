@@ -64,6 +64,7 @@ cdef int note_close_received(Connection connection, WSFrame frame) except -1:
 cdef int enter_lingering(Connection connection) except -1:
     cancel_timer(connection)
     cancel_factory(connection)
+    drop_latest(connection)
     connection.state = STATE_LINGERING
     wake_drain_waiters(connection)
     return wake_pong_waiter(connection)

@@ -41,6 +41,15 @@ cdef inline void cancel_stall_timer(Connection connection):
         connection.stall_timer = None
 
 
+cdef inline int drop_latest(Connection connection) except -1:
+    """Nothing waits under a key any more."""
+    cdef LatestValues latest = connection.latest
+    connection.latest = None
+    if latest is not None and latest.timer is not None:
+        latest.timer.cancel()
+    return 0
+
+
 cdef int wake_all(Connection connection) except -1:
     waiters = connection.disconnect_waiters
     connection.disconnect_waiters = None

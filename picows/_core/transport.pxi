@@ -67,6 +67,37 @@ cdef class WSTransport:
         tell_flow(connection)
         return taken
 
+    def send_latest(self, key, msg_type, message, *, compress=None):
+        """Send a message that a newer one of the same key makes worthless, such as the price of one thing.
+
+        To a peer that keeps up it goes out like any other: at once, nothing is left out. While the peer has not taken what was sent
+        before, it waits under its key, and a later one of the same key takes its place. Once the peer has taken the rest, all
+        that waits goes out together, in the order in which the keys came first. So a slow peer gets the newest value of each key,
+        and never an old one after a newer one.
+
+        Between what waits and the frames of :meth:`send` there is no order. :meth:`send_close` and a graceful
+        :meth:`disconnect` send it first, an abort drops it. It waits also while a message is being sent in fragments, and
+        counts in :attr:`write_buffer_size`, for :meth:`drain`, and for `max_write_buffer_size`, like what is sent.
+
+        :param key: anything hashable
+        :param msg_type: TEXT or BINARY; it is a whole message
+        :param message: as for :meth:`send`
+        :param compress: as for :meth:`send`; what waits is compressed when it goes out
+        :returns: as :meth:`send`. When `max_write_buffer_size` has no room for it, what waits under the key stays.
+        :raises TypeError: for a key that cannot be hashed, and a message of another type
+        :raises ValueError: for another `msg_type`
+        :raises WSSlowPeerError: with `WSSlowPeerPolicy.RAISE`
+        """
+        cdef:
+            Connection connection = checked_connection(self, "send_latest")
+            uint8_t first = first_of_whole(msg_type)
+            int taken
+        check_key("key", key)
+        check_compress(compress)
+        taken = send_latest(connection, key, first, message, compress)
+        tell_flow(connection)
+        return True if taken else False
+
     cpdef send_ping(self, message=None):
         """Send a PING frame (RFC 6455 5.5.2).
 
@@ -151,14 +182,15 @@ cdef class WSTransport:
 
     @property
     def write_buffer_size(self):
-        """How many bytes the kernel has not taken yet: what was gathered, and what the asyncio transports hold.
+        """How many bytes the kernel has not taken yet: what was gathered, what waits under keys (:meth:`send_latest`), and what the
+        asyncio transports hold.
 
         Over TLS it counts encrypted bytes, as far as they are encrypted.
         """
         cdef Connection connection = checked_connection(self, "write_buffer_size")
         if connection.state == STATE_CLOSED:
             return 0
-        return queued(connection) + (connection.gathered.size if connection.gathered is not None else 0)
+        return queued(connection) + held(connection)
 
     @property
     def close_code(self):

@@ -15,6 +15,7 @@ static inline ptrdiff_t ws_send2(int fd, const void *head, size_t head_size, con
     (void)fd; (void)head; (void)head_size; (void)body; (void)body_size; return 0;
 }
 static inline ptrdiff_t ws_unsent(int fd) { (void)fd; return 0; }
+static inline int ws_writable(int fd) { (void)fd; return 0; }
 static inline void ws_tune_tcp(int fd) { (void)fd; }
 static inline void ws_shutdown_write(int fd) { (void)fd; }
 
@@ -23,6 +24,7 @@ static inline void ws_shutdown_write(int fd) { (void)fd; }
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -68,6 +70,12 @@ static inline ptrdiff_t ws_unsent(int fd) {
     (void)fd;
 #endif
     return n;
+}
+
+/* Whether the kernel has room for more. */
+static inline int ws_writable(int fd) {
+    struct pollfd asked = {fd, POLLOUT, 0};
+    return poll(&asked, 1, 0) == 1 && asked.revents == POLLOUT;
 }
 
 /* Not a TCP socket (AF_UNIX): the options are refused, and nothing is lost. */

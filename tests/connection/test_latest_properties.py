@@ -1,0 +1,125 @@
+"""send_latest: what holds for any sequence of keys and reads, and for keys with code of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from picows import WSMsgType
+from tests.connection.networks import Network, Recorder, over_every_network, over_tcp_and_tls
+from tests.connection.peers import TEXT, close_payload, raw_client
+from tests.connection.producers import payloads, resume, send_all, skip, stall
+
+
+class Meddling:
+    """A key that acts when it is compared for the nth time."""
+
+    act: Callable[[], object] | None = None
+    after = 0
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        self.after -= 1
+        if self.after == 0 and self.act is not None:
+            self.act()
+        return False
+
+
+@over_tcp_and_tls
+@pytest.mark.parametrize("comparison", [1, 2])
+@pytest.mark.parametrize("act", ["send_latest", "close", "abort"])
+def test_keys_that_act_when_they_are_compared(net: Network, act: str, comparison: int) -> None:
+    async def test() -> None:
+        async with raw_client(net, Recorder) as (peer, listener):
+            transport = listener.transport
+            sent = await stall(peer, transport)
+            acts: dict[str, Callable[[], object]] = {
+                "send_latest": lambda: transport.send_latest("other", WSMsgType.TEXT, "other"),
+                "close": lambda: transport.send_close(1000),
+                "abort": lambda: transport.disconnect(graceful=False),
+            }
+            before = transport.write_buffer_size
+            key = Meddling()
+            assert transport.send_latest(key, WSMsgType.TEXT, "one") is True
+            key.act, key.after = acts[act], comparison
+            assert transport.send_latest(Meddling(), WSMsgType.TEXT, "two") is (act == "send_latest")
+            assert key.after <= 0
+            if act == "abort":
+                await listener.disconnected.wait()
+                peer.writer.transport.abort()
+                return
+            if act == "send_latest":
+                assert transport.write_buffer_size == before + 2 + 5 + 2 * (2 + 3)
+            await skip(peer, sent)
+            expected = [b"one", b"other", b"two"] if act == "send_latest" else [b"one", close_payload(1000)]
+            assert await payloads(peer, len(expected)) == expected
+
+    net.run(test())
+
+
+KEYS = st.lists(st.sampled_from("abcde"), max_size=12)
+
+
+@over_tcp_and_tls
+@settings(max_examples=8, deadline=None)
+@given(phases=st.lists(st.tuples(KEYS, KEYS), min_size=1, max_size=3))
+def test_any_sequence_of_keys(net: Network, phases: list[tuple[list[str], list[str]]]) -> None:
+    """Each phase: those sent while the peer reads nothing, and those while it keeps up."""
+
+    async def test() -> None:
+        async with raw_client(net, Recorder) as (peer, listener):
+            number = 0
+            for slow, quick in phases:
+                sent = await stall(peer, listener.transport)
+                newest: dict[str, str] = {}
+                for key in slow:
+                    number += 1
+                    newest[key] = f"{key}{number}"
+                    send_all(listener.transport, newest[key])
+                await skip(peer, sent)
+                assert await payloads(peer, len(newest)) == [message.encode() for message in newest.values()]
+                messages = [f"{key}{number + i}" for i, key in enumerate(quick, 1)]
+                number += len(quick)
+                send_all(listener.transport, *messages)
+                assert await payloads(peer, len(messages)) == [message.encode() for message in messages]
+
+    net.run(test())
+
+
+@over_every_network
+@settings(max_examples=5, deadline=None)
+@given(acts=st.lists(st.sampled_from(["a", "b", "c", "d", "read"]), min_size=10, max_size=80))
+def test_a_peer_that_reads_by_fits_and_starts(net: Network, acts: list[str]) -> None:
+    """Each key's values come in their order, and in the end the newest."""
+
+    async def test() -> None:
+        async with raw_client(net, Recorder) as (peer, listener):
+            await stall(peer, listener.transport)
+            reading = asyncio.ensure_future(peer.receive_all())
+            sent: dict[bytes, int] = {}
+            for number, act in enumerate(acts):
+                if act == "read":
+                    resume(peer)
+                    for _ in range(3):
+                        await asyncio.sleep(0)
+                    peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+                else:
+                    sent[act.encode()] = number
+                    listener.transport.send_latest(act, WSMsgType.TEXT, b"%s%09d" % (act.encode(), number) + bytes(30_000))
+            listener.transport.disconnect()
+            resume(peer)
+            received: dict[bytes, int] = {}
+            for frame in await reading:
+                if frame.msg_type == TEXT:
+                    key, number = frame.payload[:1], int(frame.payload[1:10])
+                    assert received.get(key, -1) < number
+                    received[key] = number
+            assert received == sent
+
+    net.run(test())
