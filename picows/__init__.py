@@ -30,6 +30,7 @@ from .picows import (
 )
 from .reconnect import WSBackoff, ws_reconnect
 from .server import WSServer, WSShutdownReport, ws_create_server
+from .topics import WSTopics
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from .url import WSParsedURL
 
@@ -59,6 +60,7 @@ __all__ = [
     "WSShutdownReport",
     "WSSlowPeerError",
     "WSSlowPeerPolicy",
+    "WSTopics",
     "WSTransport",
     "WSUpgradeRequest",
     "WSUpgradeResponse",
