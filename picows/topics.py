@@ -357,6 +357,8 @@ class WSBrokeredTopics(WSTopics):
         try:
             await self._broker.publish(topic, data, timeout)
             found.confirmed.add(number)
+            if not self._broker_there.is_set():
+                self._lose_echoes()
             await asyncio.wait([echo], timeout=ECHO_TIMEOUT)
             if not echo.done():
                 raise WSBrokerError(f"the broker has the message, but did not send it back within {ECHO_TIMEOUT} seconds")

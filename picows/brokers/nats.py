@@ -24,6 +24,7 @@ CONNECT_TIMEOUT = 5.0  # seconds for the first connection
 CONFIRM_TIMEOUT = 10.0  # seconds for the confirmation of a batch
 RETRY_DELAY = 0.2  # seconds between attempts to reconnect
 BATCH = 500  # stored messages that are fetched at once
+FETCH_TIMEOUT = 2.0  # seconds
 MAX_STORED = 1_000_000  # messages in a stream that is created here
 
 
@@ -143,7 +144,7 @@ class NATSBroker:
             )
             consumer = await self._js.pull_subscribe(subject, stream=self._stream, config=config)
             while at < last:
-                for message in await consumer.fetch(BATCH, timeout=5):
+                for message in await consumer.fetch(BATCH, timeout=FETCH_TIMEOUT):
                     at = message.metadata.sequence.stream
                     yield str(at), message.data
                 last = max(last, await self._check_stored(topic, at))
@@ -213,11 +214,14 @@ class NATSBroker:
         waiting: asyncio.Future[Any] = asyncio.gather(*confirmed, return_exceptions=True)
         either: list[asyncio.Future[Any]] = [waiting, self._lost]
         await asyncio.wait(either, timeout=CONFIRM_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
+        if not waiting.done() or (self._lost.done() and not self.stores):
+            # A client that is disconnected has cancelled it, or left it waiting.
             waiting.cancel()
             waiting.add_done_callback(asyncio.Future.exception)  # nobody else asks for it
             raise WSBrokerError(f"NATS at {self._places} went away, or did not answer in {CONFIRM_TIMEOUT} seconds")
-        outcome = [answer if isinstance(answer, Exception) else None for answer in waiting.result()]
+        outcome = [
+            WSBrokerError(repr(answer)) if isinstance(answer, BaseException) else None for answer in waiting.result()
+        ]
         return outcome if self.stores else outcome * len(batch)
 
     async def _on_disconnected(self) -> None:
