@@ -66,9 +66,12 @@ class WSTopics:
     def __new__(cls, broker: WSBroker | None = None, *, stamp: object = None) -> WSTopics:  # noqa: PYI034
         if cls is WSTopics and broker is not None:
             cls = WSBrokeredTopics
-        return object.__new__(cls)
+        self = object.__new__(cls)
+        self._begin()
+        return self
 
-    def __init__(self, broker: None = None) -> None:
+    # No __init__: type checkers would take its word for the type, which depends on `broker`.
+    def _begin(self) -> None:
         self._topics: dict[str, Topic] = {}
         self._joined: dict[WSTransport, Any] = {}  # to their Topics, as _members.py keeps them
         self._thread = 0
@@ -227,7 +230,6 @@ class WSBrokeredTopics(WSTopics):
     """
 
     def __init__(self, broker: WSBroker, *, stamp: Callable[[str, str, bytes], str | Buffer] | None = None) -> None:
-        super().__init__()
         self._broker = broker
         self._stamp = stamp
         self._sender = os.urandom(8)

@@ -10,6 +10,7 @@ import pickletools
 import pytest
 
 from picows.errors import (
+    WSBrokerError,
     WSError,
     WSHandshakeError,
     WSInvalidHeaderError,
@@ -17,6 +18,7 @@ from picows.errors import (
     WSInvalidStatusError,
     WSInvalidUpgradeError,
     WSInvalidURL,
+    WSPositionError,
     WSProtocolError,
     WSSlowPeerError,
 )
@@ -28,7 +30,7 @@ HEADER = (WSInvalidHeaderError, WSInvalidUpgradeError)
 
 def test_tree() -> None:
     assert all(issubclass(error, WSHandshakeError) for error in (*HANDSHAKE, *HEADER))
-    roots = (WSHandshakeError, WSProtocolError, WSInvalidURL)
+    roots = (WSHandshakeError, WSProtocolError, WSInvalidURL, WSBrokerError, WSPositionError)
     assert all(issubclass(error, WSError) for error in roots)
     assert not any(issubclass(error, OSError) for error in roots)  # those pass through unwrapped
     assert issubclass(WSInvalidUpgradeError, WSInvalidHeaderError)

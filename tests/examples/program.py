@@ -61,6 +61,10 @@ class Program:
         """Press Ctrl+C."""
         self._process.send_signal(signal.SIGINT)
 
+    def hang_up(self) -> None:
+        """Ask it to restart what it is made of."""
+        self._process.send_signal(signal.SIGHUP)
+
     def kill(self) -> None:
         """End it without a chance to say goodbye."""
         self._process.kill()

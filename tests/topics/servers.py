@@ -32,8 +32,8 @@ class Server:
         self.make = make
         self.process: asyncio.subprocess.Process | None = None
 
-    def broker(self) -> Any:
-        return self.make(self.url)
+    def broker(self, port: int | None = None) -> Any:
+        return self.make(self.url.replace(str(self.port), str(port or self.port)))
 
     async def start(self) -> None:
         nothing = asyncio.subprocess.DEVNULL
@@ -101,3 +101,52 @@ def server_of(kind: str, folder: Path) -> Server:
     return redis_server(folder, 1000 if kind == "redis-streams" else 0)
 
 
+
+
+class Relay:
+    """Stands before a server, so that one of its clients can be cut off."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self.port = free_port()
+        self._writers: list[asyncio.StreamWriter] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.first_flows = asyncio.Event()  # what the server says on the first connection
+        self.first_flows.set()
+
+    async def mend(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+
+    async def cut(self) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._writers.clear()
+
+    async def __aenter__(self) -> Self:
+        await self.mend()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.cut()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, to = await asyncio.open_connection("127.0.0.1", self._to)
+        back = self._copy(there, writer, None if self._writers else self.first_flows)
+        self._writers += [writer, to]
+        for copying in (self._copy(reader, to), back):
+            task = asyncio.ensure_future(copying)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event | None = None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if flows is not None:
+                    await flows.wait()
+                writer.write(data)
+        writer.close()

@@ -14,7 +14,7 @@ import pytest
 from picows import WSBrokerError, WSMsgType, WSTopics
 from picows.errors import WSPositionError
 from tests.connection.networks import LOOPS, Network, subscribers, transports
-from tests.topics.servers import PASSWORD, PLAIN, STORES, USER, Server, server_of
+from tests.topics.servers import PASSWORD, PLAIN, STORES, USER, Relay, Server, server_of
 
 over_every_broker = pytest.mark.parametrize("kind", [*PLAIN, *STORES])
 over_every_store = pytest.mark.parametrize("kind", STORES)
@@ -32,6 +32,16 @@ async def processes(net: Network, kind: str, folder: Path, connections: int, **o
         here, there = WSTopics(server.broker(), **options), WSTopics(server.broker())
         async with here, there:
             yield server, here, there, clients, servers
+
+
+@contextlib.asynccontextmanager
+async def cut_off_process(net: Network, kind: str, folder: Path, connections: int) -> AsyncIterator[Any]:
+    """As `processes`, but the second one stands behind a relay."""
+    async with server_of(kind, folder) as server, subscribers(net, connections) as (clients, servers):
+        relay, here = Relay(server.port), WSTopics(server.broker())
+        there = WSTopics(server.broker(relay.port))
+        async with relay, here, there:
+            yield relay, here, there, clients, servers
 
 
 def with_position(topic: str, position: str, message: bytes) -> bytes:
@@ -309,5 +319,62 @@ def test_an_outage_under_load_loses_and_doubles_nothing(net: Network, kind: str,
                 received.pop()
                 assert len(received) == len(set(received)), "doubled"
                 assert set(confirmed) <= set(received) <= set(tried), "missed"
+
+    net.run(test())
+
+
+@over_every_store
+def test_a_process_that_was_cut_off_catches_up(net: Network, kind: str, tmp_path: Path) -> None:
+    """What others published meanwhile comes before what is live again, each message once."""
+
+    async def test() -> None:
+        async with cut_off_process(net, kind, tmp_path, 2) as (relay, here, cut_off, clients, servers):
+            await here.subscribe(servers[0].transport, "a")
+            await cut_off.subscribe(servers[1].transport, "a")
+            await publish_all(here, "a", range(10))
+            for number in (10, 20):
+                await relay.cut()
+                await publish_all(here, "a", range(number, number + 5))
+                await relay.mend()
+                await publish_all(here, "a", range(number + 5, number + 10))
+                assert await publish_all(cut_off, "b", [0], timeout=None) == [0]
+            assert await numbers(clients[1], 30) == list(range(30))
+            assert await numbers(clients[0], 30) == list(range(30))
+
+    net.run(test())
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_a_process_that_was_cut_off_hears_again(net: Network, kind: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with cut_off_process(net, kind, tmp_path, 1) as (relay, here, cut_off, clients, servers):
+            await cut_off.subscribe(servers[0].transport, "a")
+            await relay.cut()
+            await publish_all(here, "a", ["missed"])
+            await relay.mend()
+            await publish_all(cut_off, "b", [0], timeout=None)
+            await publish_all(here, "a", ["heard"])
+            assert await clients[0].payload() == b"heard"
+
+    net.run(test())
+
+
+def test_what_is_stored_may_be_ahead_of_what_is_live(net: Network, tmp_path: Path) -> None:
+    """Redis: the connection that listens is behind the one that reads the store."""
+
+    async def test() -> None:
+        async with cut_off_process(net, "redis-streams", tmp_path, 2) as (relay, here, behind, clients, servers):
+            begin = await behind.subscribe(servers[0].transport, "a")
+            relay.first_flows.clear()
+            await publish_all(here, "a", range(10))
+            subscribing = asyncio.ensure_future(behind.subscribe(servers[1].transport, "a", since=begin))
+            assert await numbers(clients[1], 10) == list(range(10))
+            await publish_all(here, "a", range(10, 15))
+            assert not subscribing.done()
+            relay.first_flows.set()
+            await subscribing
+            await publish_all(here, "a", range(15, 20))
+            assert await numbers(clients[1], 10) == list(range(10, 20))
+            assert await numbers(clients[0], 20) == list(range(20))
 
     net.run(test())
