@@ -496,7 +496,13 @@ class WSBrokeredTopics(WSTopics):
     async def _ask(self, topic: BrokerTopic) -> None:
         if topic.asking is None:
             topic.asking = self._run(self._settle(topic))
-        await asyncio.shield(topic.asking)
+        asking = topic.asking
+        try:
+            await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            if asking.cancelled():
+                raise WSBrokerError("the broker was closed before it has agreed") from None
+            raise
 
     async def _settle(self, topic: BrokerTopic) -> None:
         """Make the broker's side what is wanted, also when that changes meanwhile."""

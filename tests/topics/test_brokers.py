@@ -378,3 +378,24 @@ def test_what_is_stored_may_be_ahead_of_what_is_live(net: Network, tmp_path: Pat
             assert await numbers(clients[0], 20) == list(range(20))
 
     net.run(test())
+
+
+@over_every_broker
+def test_closing_while_somebody_waits(net: Network, kind: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with processes(net, kind, tmp_path, 2) as (server, _, _there, _, servers):
+            here = WSTopics(server.broker())
+            await here.__aenter__()
+            await here.subscribe(servers[0].transport, "a")
+            await server.kill()
+            with pytest.raises(WSBrokerError):
+                await publish_for_ever(here)
+            waiting = [asyncio.ensure_future(here.subscribe(servers[1].transport, "b"))]
+            waiting.append(asyncio.ensure_future(here.publish("a", WSMsgType.TEXT, "", timeout=None)))
+            await asyncio.sleep(0)
+            await here.__aexit__()
+            for call in waiting:
+                with pytest.raises(WSBrokerError):
+                    await call
+
+    net.run(test())
