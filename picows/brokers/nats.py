@@ -98,7 +98,11 @@ class NATSBroker:
     async def close(self) -> None:
         self._closing = True
         await self._outbox.close()
-        await self._client.close()
+        try:
+            await self._client.close()
+        except RuntimeError:  # of uvloop, when the connection is lost already: the rest is left undone
+            for subscription in list(self._client._subs.values()):
+                subscription._stop_processing()
         self._subscriptions.clear()
 
     async def publish(self, topic: str, data: bytes, timeout: float | None) -> None:
