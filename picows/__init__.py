@@ -5,6 +5,7 @@ from .busy_poll import busy_poll
 from .client import ws_connect
 from .deflate import WSDeflate
 from .errors import (
+    WSBrokerError,
     WSError,
     WSHandshakeError,
     WSInvalidHeaderError,
@@ -12,6 +13,7 @@ from .errors import (
     WSInvalidStatusError,
     WSInvalidUpgradeError,
     WSInvalidURL,
+    WSPositionError,
     WSProtocolError,
     WSSlowPeerError,
 )
@@ -31,6 +33,7 @@ from .picows import (
 from .reconnect import WSBackoff, ws_reconnect
 from .server import WSServer, WSShutdownReport, ws_create_server
 from .stats import WSServerStats, WSStats
+from .topics import WSBrokeredTopics, WSTopics
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from .url import WSParsedURL
 
@@ -40,6 +43,8 @@ __all__ = [
     "PICOWS_DEBUG_LL",
     "WSAutoPingStrategy",
     "WSBackoff",
+    "WSBrokerError",
+    "WSBrokeredTopics",
     "WSCloseCode",
     "WSCloseHandshake",
     "WSCloseInfo",
@@ -55,6 +60,7 @@ __all__ = [
     "WSListener",
     "WSMsgType",
     "WSParsedURL",
+    "WSPositionError",
     "WSProtocolError",
     "WSServer",
     "WSServerStats",
@@ -62,6 +68,7 @@ __all__ = [
     "WSSlowPeerError",
     "WSSlowPeerPolicy",
     "WSStats",
+    "WSTopics",
     "WSTransport",
     "WSUpgradeRequest",
     "WSUpgradeResponse",

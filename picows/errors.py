@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .upgrade import WSUpgradeResponse
 
 __all__ = [
+    "WSBrokerError",
     "WSError",
     "WSHandshakeError",
     "WSInvalidHeaderError",
@@ -19,6 +20,7 @@ __all__ = [
     "WSInvalidStatusError",
     "WSInvalidURL",
     "WSInvalidUpgradeError",
+    "WSPositionError",
     "WSProtocolError",
     "WSSlowPeerError",
 ]
@@ -168,3 +170,24 @@ class WSInvalidLocation(WSInvalidURL, WSHandshakeError):
     So it is caught with all else that goes wrong while redirects are followed, as a
     :class:`WSHandshakeError`; what was received is in its `raw_header`, `raw_body` and `response`.
     """
+
+
+class WSBrokerError(WSError):
+    """The broker between several processes is away, has refused, or has not confirmed."""
+
+
+class WSPositionError(WSError):
+    """Not all that was published to a topic behind a position is stored any longer.
+
+    :param topic: the topic
+    :param position: the position that was asked for
+    :param msg: what is stored instead
+    """
+
+    topic: str
+    position: str
+
+    def __init__(self, topic: str, position: str, msg: str) -> None:
+        super().__init__(f"what was published to {topic!r} after position {position!r} cannot be had: {msg}")
+        self.topic = topic
+        self.position = position

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "picows"
 # __init__.py, and each of its parts a module as any other; nobody outside imports a part.
 ARROWS: dict[str, set[str]] = {
     "arguments": set(),
+    "_members": set(),
     "busy_poll": set(),
     "errors": set(),
     "url": {"errors"},
@@ -41,6 +42,14 @@ ARROWS: dict[str, set[str]] = {
     "reconnect": {"arguments", "client", "errors", "picows", "settings", "url"},
     "server": {"arguments", "deflate", "picows", "proxy", "settings", "stats", "upgrade"},
     "adopt": {"deflate", "picows", "server", "settings"},
+    "_broker": set(),
+    "_envelope": {"picows"},
+    "_topic": {"_envelope", "errors", "picows"},
+    "topics": {"_broker", "_envelope", "_members", "_topic", "arguments", "errors", "picows"},
+    "brokers.outbox": {"errors"},
+    "brokers.nats": {"brokers.outbox", "errors"},
+    "brokers.redis": {"arguments", "brokers.outbox", "errors"},
+    "brokers": {"_broker"},
     "uvicorn": {"_asgi", "deflate", "errors", "picows", "settings", "upgrade"},
     "api": {"client", "picows", "proxy", "server", "settings", "upgrade"},
     "web.status": set(),
@@ -106,7 +115,9 @@ ARROWS: dict[str, set[str]] = {
     "websockets.extensions": set(),
     "websockets.extensions.permessage_deflate": set(),
     "websockets": {"websockets._place", "websockets.version"},
-    "__init__": {"adopt", "busy_poll", "client", "deflate", "errors", "picows", "reconnect", "server", "stats", "upgrade", "url"},
+    "__init__": {
+        "adopt", "busy_poll", "client", "deflate", "errors", "picows", "reconnect", "server", "stats", "topics", "upgrade", "url",
+    },
     "cli.terminal": set(),
     "cli.lines": {"cli.terminal"},
     "cli.running": {"errors"},

@@ -11,6 +11,7 @@ import pytest
 
 from picows import errors
 from picows.errors import (
+    WSBrokerError,
     WSError,
     WSHandshakeError,
     WSInvalidHeaderError,
@@ -18,6 +19,7 @@ from picows.errors import (
     WSInvalidStatusError,
     WSInvalidUpgradeError,
     WSInvalidURL,
+    WSPositionError,
     WSProtocolError,
     WSSlowPeerError,
 )
@@ -34,7 +36,7 @@ def test_every_public_error_is_exported() -> None:
 
 def test_tree() -> None:
     assert all(issubclass(error, WSHandshakeError) for error in (*HANDSHAKE, *HEADER))
-    roots = (WSHandshakeError, WSProtocolError, WSInvalidURL)
+    roots = (WSHandshakeError, WSProtocolError, WSInvalidURL, WSBrokerError, WSPositionError)
     assert all(issubclass(error, WSError) for error in roots)
     assert not any(issubclass(error, OSError) for error in roots)  # those pass through unwrapped
     assert issubclass(WSInvalidUpgradeError, WSInvalidHeaderError)

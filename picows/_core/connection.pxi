@@ -72,6 +72,7 @@ cdef class Connection:
         object stall_timer          # runs while part of a frame is there, if that is bounded
         list disconnect_waiters     # futures, made when somebody waits
         list drain_waiters          # likewise, for room behind what waits to be sent
+        tuple end_watchers          # called with the transport when it has ended; None: nobody asked
         object pong_waiter          # a future, made when somebody waits for the reply to a ping
         object roundtrip_lock       # made when a round trip is measured
 

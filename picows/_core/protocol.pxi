@@ -68,6 +68,8 @@ cdef class AsyncioProtocol(Connection):
                 listener.on_ws_disconnected(transport)
         except BaseException as error:
             note_callback_error(self, "on_ws_disconnected", error)
+        if self.end_watchers is not None:
+            tell_end_watchers(self)
         wake_all(self)
         if self.upgrade_waiter is None:
             let_go(self)
@@ -138,6 +140,35 @@ class WSProtocol(AsyncioProtocol, asyncio.BufferedProtocol):
     ``WSProtocol(options, request=None, is_secure=None)``, the last two on the client side only.
     """
     __slots__ = ()
+
+
+def watch_end(WSTransport transport not None, tuple watchers not None):
+    """Call each of the functions with the transport when it has ended, behind ``on_ws_disconnected``.
+
+    It keeps the tuple it is given, so that one may serve any number of transports.
+
+    :returns: whether they will be called: False when it has ended already
+    :raises RuntimeError: when the transport belongs to another thread
+    """
+    cdef Connection connection = checked_connection(transport, "watch_end")
+    if connection.state == STATE_CLOSED:
+        return False
+    if connection.end_watchers is None:
+        connection.end_watchers = watchers
+    elif connection.end_watchers is not watchers:
+        connection.end_watchers += tuple([watcher for watcher in watchers if watcher not in connection.end_watchers])
+    return True
+
+
+cdef int tell_end_watchers(Connection connection) except -1:
+    watchers = connection.end_watchers
+    connection.end_watchers = None
+    for watcher in watchers:
+        try:
+            watcher(connection.transport)
+        except BaseException as error:
+            note_callback_error(connection, "watch_end", error)
+    return 0
 
 
 cdef inline void let_go(Connection connection) noexcept:

@@ -108,6 +108,7 @@ class Workers:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._renew.set)
         tasks = []
+        stamps = dict(_stamps())  # before the code is loaded: what changes meanwhile is to be seen
         try:
             self._workers = [Worker(self._options, self._socket) for _ in range(self._options.workers)]
             if not all(await asyncio.gather(*(worker.ready() for worker in self._workers))):
@@ -117,7 +118,7 @@ class Workers:
             tasks = [asyncio.ensure_future(self._keep(place)) for place in range(len(self._workers))]
             tasks.append(asyncio.ensure_future(self._renew_on_demand()))
             if self._options.reload:
-                tasks.append(asyncio.ensure_future(self._watch_files()))
+                tasks.append(asyncio.ensure_future(self._watch_files(stamps)))
             await asyncio.gather(*tasks)
             return 0
         except asyncio.CancelledError:
@@ -163,8 +164,7 @@ class Workers:
             else:
                 print("picows: all workers are new", file=sys.stderr, flush=True)
 
-    async def _watch_files(self) -> None:
-        before = dict(_stamps())
+    async def _watch_files(self, before: dict[str, int]) -> None:
         while True:
             await asyncio.sleep(LOOK_AT_FILES)
             now = dict(_stamps())

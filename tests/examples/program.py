@@ -65,6 +65,10 @@ class Program:
         """End it as service managers do."""
         self._process.terminate()
 
+    def hang_up(self) -> None:
+        """Ask it to restart what it is made of."""
+        self._process.send_signal(signal.SIGHUP)
+
     def kill(self) -> None:
         """End it without a chance to say goodbye."""
         self._process.kill()

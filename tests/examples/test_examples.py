@@ -22,6 +22,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from picows.websockets import ServerConnection, connect, serve
 from tests.connection.proxies import SCHEMES, USER_INFO, running_proxy
 from tests.examples.program import ROOT, Start
+from tests.topics.servers import redis_server
 
 
 def test_every_example_is_run_here() -> None:
@@ -375,6 +376,66 @@ def test_what_one_says_all_hear(start: Start) -> None:
     server.wait_for("0 in the room")
     server.interrupt()
     server.finish()
+
+
+def test_clients_hear_of_their_topics(start: Start) -> None:
+    server = start("topics_server", "--port", 0)
+    url = server.url()
+
+    async def talk() -> None:
+        async with connect(url) as first, connect(url) as second:
+            for line in ("subscribe a", "subscribe b", "unsubscribe b", "subscribe a.*", "publish b text"):
+                await first.send(line)
+            assert "wildcard" in str(await first.recv())
+            await first.send("publish a hello")
+            assert await first.recv() == "a: hello"
+            await second.send("publish a and you")
+            assert await first.recv() == "a: and you"
+        async with connect(url) as other:
+            await other.send("publish a")
+
+    asyncio.run(talk())
+    assert server.wait_for("b:") == "b: sent to 0"
+    assert [server.wait_for("a:") for _ in range(3)] == ["a: sent to 1", "a: sent to 1", "a: sent to 0"]
+    server.interrupt()
+    server.finish()
+
+
+def test_workers_share_topics_and_are_restarted_one_by_one(start: Start, tmp_path: Path) -> None:
+    async def talk() -> None:
+        async with redis_server(tmp_path, 0) as redis:
+            server = start("topics_workers", "--port", 0, "--workers", 2, "--broker", redis.url)
+            url = server.url()
+            async with connect(url) as reader, connect(url) as writer:
+                await reader.send("subscribe a")
+                assert await reader.recv() == "subscribed a 0-0"
+                await writer.send("publish a first")
+                topic, position, text = str(await reader.recv()).split(" ")
+                assert (topic, text) == ("a", "first")
+                server.hang_up()
+                await reader.wait_closed()
+                await writer.wait_closed()
+                assert reader.close_code == writer.close_code == 1012
+            server.wait_for("Restarted")
+            async with connect(url) as writer:
+                await writer.send("subscribe b")
+                assert await writer.recv() == "subscribed b 0-0"
+                await writer.send("subscribe a")
+                await writer.recv()
+                await writer.send("publish a second")
+                assert str(await writer.recv()).endswith("second")
+            async with connect(url) as reader:
+                await reader.send(f"subscribe a {position}")
+                assert str(await reader.recv()).endswith("second")
+                assert str(await reader.recv()).startswith("subscribed a")
+                await reader.send("subscribe a 99999999999999-0")
+                await reader.send("subscribe c 99999999999999-0")
+                await reader.recv()
+                assert str(await reader.recv()).startswith("error: what was published to 'c'")
+            server.interrupt()
+            server.finish()
+
+    asyncio.run(talk())
 
 
 def test_people_talk_in_rooms(start: Start) -> None:

@@ -1,0 +1,259 @@
+"""NATS between the processes: core subjects, and JetStream for what was missed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js import api
+
+from ..errors import WSBrokerError, WSPositionError
+from .outbox import Item, Outbox
+
+__all__ = ["NATSBroker"]
+
+_logger = logging.getLogger("picows.brokers.nats")
+
+CONNECT_TIMEOUT = 5.0  # seconds for the first connection
+CONFIRM_TIMEOUT = 10.0  # seconds for the confirmation of a batch
+RETRY_DELAY = 0.2  # seconds between attempts to reconnect
+BATCH = 500  # stored messages that are fetched at once
+FETCH_TIMEOUT = 2.0  # seconds
+MAX_STORED = 1_000_000  # messages in a stream that is created here
+
+
+class NATSBroker:
+    """A broker for :class:`WSTopics`: NATS, by the package ``nats-py`` (``pip install picows[nats]``).
+
+    Without `stream` messages travel as NATS core does it, at most once. With it each is also kept in a
+    stream of JetStream, so that ``subscribe(..., since=position)`` and an outage lose none.
+
+    When the connection is lost it is made again, as often as it takes, with all subscriptions; both
+    is logged to ``picows.brokers.nats``, with the host but never with user, password or token.
+
+    :param servers: the URL of a server, ``nats://``, ``tls://`` or ``ws://``, or several of them
+    :param stream: the name of a stream, which is created if there is none: then it keeps the last
+        million messages of all topics in files. One of your own has to take the subjects
+        ``<prefix>>`` and to republish them to ``<live>>``, where `live` is `prefix` without its
+        last dot and with ``-live.`` instead.
+    :param prefix: what the subjects of topics begin with
+    """
+
+    def __init__(self, servers: str | Sequence[str], *, stream: str | None = None, prefix: str = "picows.") -> None:
+        self._servers = [servers] if isinstance(servers, str) else list(servers)
+        places = [urlsplit(url if "//" in url else f"//{url}") for url in self._servers]
+        self._places = ", ".join(f"{parts.hostname}:{parts.port or 4222}" for parts in places)
+        self.stores = stream is not None
+        self._stream = stream or ""
+        self._prefix = prefix
+        # JetStream tells the position of a message where it republishes it.
+        self._live = prefix.rstrip(".") + "-live." if self.stores else prefix
+        self._subscriptions: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<NATSBroker {self._places}>"
+
+    async def open(
+        self,
+        receive: Callable[[str, bytes, str | None], None],
+        interrupted: Callable[[], None],
+        restored: Callable[[], None],
+    ) -> None:
+        self._receive, self._interrupted, self._restored = receive, interrupted, restored
+        self._client = Client()
+        self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closing = False
+        connecting = self._client.connect(
+            self._servers,
+            name="picows",
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnected,
+            reconnected_cb=self._on_reconnected,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=RETRY_DELAY,  # type: ignore[arg-type]
+            ping_interval=10,
+        )
+        try:
+            await asyncio.wait_for(connecting, CONNECT_TIMEOUT)
+            self._js = self._client.jetstream()
+            if self.stores:
+                await self._prepare_stream()
+        except (nats.errors.Error, OSError, asyncio.TimeoutError) as error:
+            self._closing = True
+            await self._client.close()
+            raise WSBrokerError(f"NATS at {self._places} cannot be used: {error!r}") from None
+        except WSBrokerError:
+            self._closing = True
+            await self._client.close()
+            raise
+        self._outbox = Outbox(self._send)
+        self._outbox.set_up(True)
+
+    async def close(self) -> None:
+        self._closing = True
+        await self._outbox.close()
+        try:
+            await self._client.close()
+        except RuntimeError:  # of uvloop, when the connection is lost already: the rest is left undone
+            for subscription in list(self._client._subs.values()):
+                subscription._stop_processing()
+        self._subscriptions.clear()
+
+    async def publish(self, topic: str, data: bytes, timeout: float | None) -> None:
+        await self._outbox.put((self._prefix + topic, data), timeout)
+
+    async def subscribe(self, topic: str) -> str | None:
+        async def take(message: Any) -> None:
+            headers = message.headers
+            self._receive(topic, message.data, headers["Nats-Sequence"] if self.stores and headers else None)
+
+        try:
+            self._subscriptions[topic] = await self._client.subscribe(self._live + topic, cb=take)
+            await self._client.flush()
+            return str(await self._last(topic)) if self.stores else None
+        except (nats.errors.Error, OSError, asyncio.TimeoutError) as error:
+            await self.unsubscribe(topic)
+            raise WSBrokerError(f"NATS at {self._places} has not confirmed the subscription: {error!r}") from None
+
+    async def unsubscribe(self, topic: str) -> None:
+        subscription = self._subscriptions.pop(topic, None)
+        if subscription is not None and not self._closing:
+            try:
+                await subscription.unsubscribe()
+            except nats.errors.Error as error:
+                _logger.debug("unsubscribing: %r", error)
+
+    async def missed(self, topic: str, since: str) -> AsyncIterator[tuple[str, bytes]]:
+        subject = self._prefix + topic
+        if not since.isdecimal():
+            raise ValueError(f"a position of NATS is one decimal number, got {since!r}")
+        at = int(since)
+        consumer = None
+        try:
+            last = await self._check_stored(topic, at)
+            if at >= last:
+                return
+            config = api.ConsumerConfig(
+                deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=at + 1,
+                ack_policy=api.AckPolicy.NONE,
+                inactive_threshold=30,
+                mem_storage=True,
+            )
+            consumer = await self._js.pull_subscribe(subject, stream=self._stream, config=config)
+            while at < last:
+                for message in await consumer.fetch(BATCH, timeout=FETCH_TIMEOUT):
+                    at = message.metadata.sequence.stream
+                    yield str(at), message.data
+                last = max(last, await self._check_stored(topic, at))
+        except (nats.errors.Error, OSError, asyncio.TimeoutError) as error:
+            raise WSBrokerError(f"NATS at {self._places} is away: {error!r}") from None
+        finally:
+            if consumer is not None and not self._closing:
+                try:
+                    await consumer.unsubscribe()
+                except nats.errors.Error as error:
+                    _logger.debug("ending a consumer: %r", error)
+
+    async def _check_stored(self, topic: str, at: int) -> int:
+        """The last position of a topic, if all behind the given one is stored.
+
+        Old messages go first: a stream that still has the message at a position has all behind it.
+        """
+        info = await self._js.stream_info(self._stream)
+        if at > info.state.last_seq:
+            raise WSPositionError(topic, str(at), f"the last position that was stored is {info.state.last_seq}")
+        last = await self._last(topic)
+        if at >= last:
+            return at
+        if info.config.max_msgs_per_subject > 0:
+            try:
+                message = await self._js.get_msg(self._stream, at) if at else None
+                kept = message is not None and message.subject == self._prefix + topic
+            except nats.js.errors.NotFoundError:
+                kept = False
+        else:
+            kept = info.state.first_seq <= at + 1
+        if not kept:
+            raise WSPositionError(topic, str(at), f"the oldest position of the stream is {info.state.first_seq}")
+        return last
+
+    async def _last(self, topic: str) -> int:
+        try:
+            message = await self._js.get_last_msg(self._stream, self._prefix + topic)
+        except nats.js.errors.NotFoundError:
+            return 0
+        return message.seq or 0
+
+    async def _prepare_stream(self) -> None:
+        republish = api.RePublish(src=self._prefix + ">", dest=self._live + ">")
+        try:
+            found = (await self._js.stream_info(self._stream)).config
+        except nats.js.errors.NotFoundError:
+            config = api.StreamConfig(
+                name=self._stream, subjects=[self._prefix + ">"], max_msgs=MAX_STORED, republish=republish
+            )
+            await self._js.add_stream(config)
+            return
+        if found.republish is None or found.republish.dest != republish.dest:
+            raise WSBrokerError(
+                f"the stream {self._stream!r} does not republish {republish.src} to {republish.dest}, "
+                "which the positions of messages are taken from"
+            )
+
+    async def _send(self, batch: list[Item]) -> Sequence[Exception | None]:
+        confirmed: list[Awaitable[Any]]
+        if self.stores:
+            confirmed = [await self._js.publish_async(subject, data) for subject, data in batch]
+        else:
+            for subject, data in batch:
+                await self._client.publish(subject, data)
+            confirmed = [self._client.flush(int(CONFIRM_TIMEOUT))]
+        waiting: asyncio.Future[Any] = asyncio.gather(*confirmed, return_exceptions=True)
+        either: list[asyncio.Future[Any]] = [waiting, self._lost]
+        await asyncio.wait(either, timeout=CONFIRM_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done() or (self._lost.done() and not self.stores):
+            # A client that is disconnected has cancelled it, or left it waiting.
+            waiting.cancel()
+            waiting.add_done_callback(asyncio.Future.exception)  # nobody else asks for it
+            raise WSBrokerError(f"NATS at {self._places} went away, or did not answer in {CONFIRM_TIMEOUT} seconds")
+        outcome = [
+            WSBrokerError(repr(answer)) if isinstance(answer, BaseException) else None for answer in waiting.result()
+        ]
+        return outcome if self.stores else outcome * len(batch)
+
+    async def _on_disconnected(self) -> None:
+        if self._closing:
+            return
+        _logger.warning("the connection to NATS at %s was lost", self._places)
+        if not self._lost.done():
+            self._lost.set_result(None)
+        self._outbox.set_up(False)
+        self._interrupted()
+
+    async def _on_reconnected(self) -> None:
+        while self.stores and not self._closing:
+            try:
+                await self._js.stream_info(self._stream)
+                break
+            except (nats.errors.Error, asyncio.TimeoutError):
+                await asyncio.sleep(RETRY_DELAY)  # a server that has just begun has no streams yet
+        if self._closing or not self._client.is_connected:
+            return
+        _logger.warning("NATS at %s is back, %d subscriptions restored", self._places, len(self._subscriptions))
+        self._lost = asyncio.get_running_loop().create_future()
+        self._outbox.set_up(True)
+        self._restored()
+
+    async def _on_error(self, error: Exception) -> None:
+        # Which a user should see: messages that were received and dropped.
+        if isinstance(error, nats.errors.SlowConsumerError):
+            _logger.error("messages on %s were dropped: this process is too slow", error.subject)
+        else:
+            _logger.debug("NATS: %r", error)
