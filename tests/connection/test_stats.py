@@ -13,7 +13,7 @@ import pytest
 from picows import WSDeflate, WSMsgType, WSSlowPeerPolicy, WSStats, WSTransport, ws_broadcast
 from tests.connection.networks import Network, Recorder, over_every_network, over_tcp_and_tls
 from tests.connection.peers import CLOSE, PING, PONG, REQUEST, ROLES, TEXT, close_payload, encode, raw_client, stream
-from tests.connection.producers import FILLING, payloads, send_all, skip, stall
+from tests.connection.producers import FILLING, Producer, payloads, send_all, skip, stall
 from tests.connection.servers import serving
 from tests.connection.threads import call_in_thread
 
@@ -155,7 +155,7 @@ def test_what_waits_and_what_was_replaced(net: Network, role: str) -> None:
 @over_every_network
 def test_the_most_that_waited_though_nobody_looked(net: Network) -> None:
     async def test() -> None:
-        async with raw_client(net, Recorder, max_write_buffer_size=None) as (peer, listener):
+        async with raw_client(net, Producer, max_write_buffer_size=None) as (peer, listener):
             peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
             frames = 20
             for _ in range(frames):
