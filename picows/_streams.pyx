@@ -27,6 +27,26 @@ cdef extern from "Python.h":
     typedef int (*step_function)(PyObject*, PyObject*, PyObject**);
     static step_function operation_step;
 
+    // Raises a StopIteration that takes `value`. Calling the class would make and read a tuple of arguments as well.
+    static void stop_with(PyObject* value)
+    {
+        PyTypeObject* type = (PyTypeObject*)PyExc_StopIteration;
+        PyObject* arguments = PyTuple_New(0);   // there is only one
+        PyObject* error = arguments == NULL ? NULL : type->tp_new(type, arguments, NULL);
+        Py_XDECREF(arguments);
+        if (error == NULL) {
+            Py_DECREF(value);
+            return;
+        }
+        Py_XSETREF(((PyStopIterationObject*)error)->value, value);
+    #if PY_VERSION_HEX >= 0x030C0000
+        PyErr_SetRaisedException(error);
+    #else
+        PyErr_SetObject((PyObject*)type, error);
+        Py_DECREF(error);
+    #endif
+    }
+
     // What `await` calls for a step in 3.9 and from 3.12 on. In Cython's own way each result would leave in a StopIteration
     // with a traceback, whose frame and function object take half the time of receiving a message that waits.
     static PyObject* operation_next(PyObject* operation)
@@ -35,10 +55,10 @@ cdef extern from "Python.h":
         int has_to_wait = operation_step(operation, Py_None, &result);
         if (has_to_wait == 1)
             return result;
-        // Without any error it is a StopIteration with None.
-        if (result != NULL && result != Py_None)
-            PyErr_SetObject(PyExc_StopIteration, result);
-        Py_XDECREF(result);
+        if (result == Py_None)
+            Py_DECREF(result);      // without any error it is a StopIteration with None
+        else if (result != NULL)
+            stop_with(result);
         return NULL;
     }
 
