@@ -19,13 +19,14 @@ python := $(venv)/bin/python
 sanitized := build/sanitize-$(version)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test peers lint types docs sanitize fuzz fuzz-live fuzz-live-sanitize bench clean build venv sanitized
+.PHONY: help demo test brokers peers lint types docs sanitize fuzz fuzz-live fuzz-live-sanitize bench clean build venv sanitized
 
 help:
 	@echo 'make demo         build, then time an echo server and client over TCP and TLS'
 	@echo 'make test         build, then run the tests; PYTEST_ARGS="-k ping" chooses some'
 	@echo 'make test-frameworks  the tests with web frameworks that take long to install'
 	@echo 'make peers        the tests with browsers, node, nginx, HAProxy and squid; says how to install what is missing'
+	@echo 'make brokers      the tests of topics over real NATS and Redis servers'
 	@echo 'make lint         style of the Python, Cython and C sources'
 	@echo 'make types        the annotations, and the stubs against the built modules'
 	@echo 'make docs         the documentation, into docs/_build/html'
@@ -53,7 +54,10 @@ test-frameworks: build
 	@$(call install,requirements-frameworks.txt)
 	$(python) -m pytest -n 2 tests/frameworks $(PYTEST_ARGS)
 
-# `make test` runs these too, with what it finds. The package ws of node is fetched here only.
+brokers: build
+	$(python) -m pytest -n 2 tests/brokers $(PYTEST_ARGS)
+
+# The package ws of node is fetched here only.
 peers: build
 	@export PATH="$$PATH:/usr/local/sbin:/usr/sbin"; \
 	for each in 'chromium:chromium' 'chromedriver:chromium-driver' 'geckodriver:geckodriver, from github.com/mozilla/geckodriver/releases' \

@@ -20,9 +20,9 @@ import websockets
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from picows.websockets import ServerConnection, connect, serve
+from tests.brokers.servers import redis_server
 from tests.connection.proxies import SCHEMES, USER_INFO, running_proxy
 from tests.examples.program import ROOT, Start
-from tests.topics.servers import redis_server
 
 
 def test_every_example_is_run_here() -> None:

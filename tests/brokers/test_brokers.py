@@ -13,8 +13,8 @@ import pytest
 
 from picows import WSBrokerError, WSMsgType, WSTopics
 from picows.errors import WSPositionError
+from tests.brokers.servers import PASSWORD, PLAIN, STORES, USER, Relay, Server, server_of
 from tests.connection.networks import LOOPS, Network, subscribers, transports
-from tests.topics.servers import PASSWORD, PLAIN, STORES, USER, Relay, Server, server_of
 
 over_every_broker = pytest.mark.parametrize("kind", [*PLAIN, *STORES])
 over_every_store = pytest.mark.parametrize("kind", STORES)
