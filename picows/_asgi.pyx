@@ -6,7 +6,7 @@ cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.unicode cimport PyUnicode_CheckExact
 
-from picows._streams cimport MessageStream
+from picows._streams cimport MessageStream, resume_reading
 from picows.picows cimport WSCloseHandshake, WSCloseInfo, WSFrame, WSMsgType, WSTransport
 
 cdef enum:
@@ -82,12 +82,7 @@ cdef class AsgiStream(MessageStream):
         self.end_reason = reason or ""
         # The peer's CLOSE lies behind what nobody will take.
         self.dropping = True
-        if self.reading_paused:
-            self.reading_paused = False
-            try:
-                self._transport.underlying_transport.resume_reading()
-            except (AttributeError, RuntimeError):
-                pass    # it is closing, and reads to its end by itself
+        resume_reading(self)
         self.end()
 
     def finish(self, bint graceful=True):

@@ -79,3 +79,7 @@ cdef class MessageStream(WSListener):
     cpdef ended_well(self)
     cpdef end_error(self)
     cpdef concurrency_error(self)
+
+
+# Goes on where the queue has paused the socket, if it has: what comes is dropped, or there is room again.
+cdef int resume_reading(MessageStream stream) except -1

@@ -69,3 +69,21 @@ class EchoMessages(Recorder):
         super().on_ws_frame(transport, frame)
         if frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY):
             transport.send(frame.msg_type, frame)
+
+# One process that leaves nothing outside of its directory.
+NGINX = """\
+daemon off;
+master_process off;
+pid {directory}/pid;
+error_log stderr;
+events {{ }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    {site}
+}}
+"""

@@ -8,7 +8,7 @@ import pytest
 
 from picows import WSDeflate, WSMsgType, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from tests.connection.networks import Network, Recorder
-from tests.peers.programs import RECIPES, EchoMessages, free_port, listening, program, running
+from tests.peers.programs import NGINX, RECIPES, EchoMessages, free_port, listening, program, running
 
 LARGE = bytes(range(256)) * 8192  # 2 MiB
 
@@ -51,22 +51,6 @@ async def talk(net: Network, url: str, site: Site, **options: object) -> None:
     assert (transport.close_code, transport.close_reason) == (4000, "done")
 
 
-NGINX = """\
-daemon off;
-master_process off;
-pid {directory}/pid;
-error_log stderr;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
-    {site}
-}}
-"""
 HAPROXY_OF_TCP = """\
 defaults
     mode tcp

@@ -10,7 +10,7 @@ from typing import Any
 
 from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from tests.connection.networks import Echo, Network
-from tests.peers.programs import program, running
+from tests.peers.programs import NGINX, program, running
 
 
 def factory(request: WSUpgradeRequest) -> Any:
@@ -76,23 +76,10 @@ def test_haproxy(net: Network, tmp_path: Path) -> None:
     net.run(test())
 
 
-NGINX = """\
-daemon off;
-master_process off;
-pid {directory}/pid;
-error_log stderr;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
-    server {{
-        listen unix:{directory}/nginx.sock;
-        location / {{ proxy_pass http://{address}; }}
-    }}
+SITE = """\
+server {{
+    listen unix:{directory}/nginx.sock;
+    location / {{ proxy_pass http://{address}; }}
 }}
 """
 
@@ -100,7 +87,7 @@ http {{
 def test_nginx_without_http_1_1(net: Network, tmp_path: Path) -> None:
     async def test() -> None:
         async with net.serve(factory) as url:
-            config = NGINX.format(directory=tmp_path, address=url[5:-1])
+            config = NGINX.format(directory=tmp_path, site=SITE.format(directory=tmp_path, address=url[5:-1]))
             (tmp_path / "nginx.conf").write_text(config)
             async with running(tmp_path / "log", nginx, "-c", str(tmp_path / "nginx.conf"), "-e", "stderr"):
                 rest = b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"

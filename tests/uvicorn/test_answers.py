@@ -33,7 +33,7 @@ def test_an_application_knows_the_request(net: Network, http: str) -> None:
     async def test() -> None:
         headers = b"X-One: caf\xc3\xa9\r\nX-Two: \xff\r\nx-one: again\r\n"
         headers += b"Sec-WebSocket-Protocol: a, b\r\nSec-WebSocket-Protocol: c\r\n"
-        async with asking(net, b"/one%2Ftwo/%C3%A9?q=%20", headers, http=http, root_path="/root") as (_served, peer, call):
+        async with asking(net, b"/one%2Ftwo/%C3%A9?q=%20", headers, http=http, root_path="/mount") as (_served, peer, call):
             scope = call.scope
             assert scope["type"] == "websocket"
             assert scope["asgi"] == {"version": "3.0", "spec_version": "2.4"}
@@ -41,8 +41,8 @@ def test_an_application_knows_the_request(net: Network, http: str) -> None:
             assert scope["scheme"] == ("wss" if net.tls else "ws")
             assert scope["server"] == peer.writer.get_extra_info("peername")
             assert scope["client"] == peer.writer.get_extra_info("sockname")
-            assert (scope["root_path"], scope["path"]) == ("/root", "/root/one/two/é")
-            assert (scope["raw_path"], scope["query_string"]) == (b"/root/one%2Ftwo/%C3%A9", b"q=%20")
+            assert (scope["root_path"], scope["path"]) == ("/mount", "/mount/one/two/é")
+            assert (scope["raw_path"], scope["query_string"]) == (b"/mount/one%2Ftwo/%C3%A9", b"q=%20")
             assert scope["headers"][0] == (b"host", b"localhost")
             assert [value for name, value in scope["headers"] if name == b"x-one"] == [b"caf\xc3\xa9", b"again"]
             assert (b"x-two", b"\xff") in scope["headers"]
