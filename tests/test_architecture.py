@@ -130,7 +130,7 @@ ARROWS: dict[str, set[str]] = {
     "cli.ping": {"__init__", "cli.dialing"},
     "cli.bench": {"__init__", "cli.dialing", "cli.running", "cli.terminal"},
     "cli.echo": {"__init__", "cli.serving"},
-    "cli.workers": {"cli.running", "cli.serving"},
+    "cli.workers": {"__init__", "cli.running", "cli.serving"},
     "cli.serve": {"cli.serving", "cli.workers"},
     "cli.command": {"cli.arguments", "cli.running"},
     "cli": {"cli.command"},
