@@ -93,10 +93,8 @@ def shown(value: float, unit: str) -> str:
     """Counts as they are, rates short, the rest with three digits."""
     if unit == "%":
         return f"{value:.1%}"
-    if isinstance(value, int):
-        number = f"{value:,}"
-    else:
-        number = short(value) if unit.endswith("/s") else digits(value)
+    rounded = short if unit.endswith("/s") else digits
+    number = f"{value:,}" if isinstance(value, int) else rounded(value)
     return f"{number} {unit}".rstrip()
 
 
