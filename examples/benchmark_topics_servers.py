@@ -154,8 +154,8 @@ class Picows(Server):
 
     # Load
 
-    async def load(self, size: int, rate: float, seconds: float) -> dict[str, Any]:
-        """Publish to the topics in turn, each under a key of its own, at a steady rate."""
+    async def load(self, size: int, keys: int, rate: float, seconds: float) -> dict[str, Any]:
+        """Publish at a steady rate, to the topics in turn and under the keys in turn."""
         from picows import WSMsgType
 
         topics, padding, total = len(self.names), bytes(size - 16), int(rate * seconds)
@@ -170,7 +170,7 @@ class Picows(Server):
             while number < due:
                 topic = number % topics
                 message = struct.pack("=QII", time.monotonic_ns(), number, number // topics) + padding
-                delivered += self.topics.publish(self.names[topic], WSMsgType.BINARY, message, latest=topic)
+                delivered += self.topics.publish(self.names[topic], WSMsgType.BINARY, message, latest=number % keys)
                 number += 1
             await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
         elapsed = time.monotonic() - begin
@@ -211,7 +211,7 @@ class Picows(Server):
 
         for _ in range(burst):
             delivered += publish()
-        begin = time.monotonic()
+        cpu, begin = time.process_time(), time.monotonic()
         leaving = asyncio.ensure_future(self.server.shutdown(WSCloseCode.SERVICE_RESTART, spread=spread))
         while not leaving.done():
             await asyncio.wait([leaving], timeout=1 / rate)
@@ -223,6 +223,7 @@ class Picows(Server):
             "published": sent,
             "delivered": delivered,
             "seconds": time.monotonic() - begin,
+            "cpu": time.process_time() - cpu,
         }
 
     def commands(self) -> Commands:

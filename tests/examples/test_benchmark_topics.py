@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.benchmark_topics import KEYS, deliveries, got_newest
+from examples.benchmark_topics import KEYS, TOPICS, deliveries, got_newest
 from tests.examples.program import Start
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux" or not shutil.which("cc"), reason="it needs Linux and a C compiler")
@@ -68,7 +68,8 @@ def test_only_the_newest_of_each_key_is_right(numbers: list[int], right: bool) -
 
 
 def test_each_subscriber_is_due_the_messages_of_his_topic() -> None:
-    assert deliveries(200, 1000) == 200 * 10
-    # Topic 0 has messages 0 and 100; with 101 subscribers it has two of them as well.
-    assert deliveries(3, 101) == 4
-    assert deliveries(101, 101) == 2 * 2 + 99
+    assert TOPICS == 200
+    assert deliveries(400, 1000) == 400 * 5
+    # Topic 0 has messages 0 and 200; with 201 subscribers it has two of them as well.
+    assert deliveries(3, 201) == 4
+    assert deliveries(201, 201) == 2 * 2 + 199
