@@ -136,6 +136,7 @@ bench: build
 	@$(python) -m examples.benchmark --json docs/images/benchmark.json --charts docs/images $(BENCH_ARGS)
 	@$(python) -m examples.benchmark_latency --json docs/images/latency.json $(LATENCY_ARGS)
 	@$(python) -m examples.benchmark_coroutines --json docs/images/benchmark_coroutines.json $(COROUTINE_ARGS)
+	@$(python) -m examples.benchmark_topics --json docs/images/benchmark_topics.json $(TOPICS_ARGS)
 
 # The testsuite is no part of this, and wants an old Python: docs/conformance.rst says how to get it.
 .PHONY: conformance
