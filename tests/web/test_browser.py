@@ -1,8 +1,9 @@
-"""The chat in a browser, where one is installed: its page, and two people who talk."""
+"""The chat in browsers, where they are installed: its page, and people who talk."""
 
 from __future__ import annotations
 
-import shutil
+import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,15 +12,19 @@ from typing import Any
 
 import pytest
 
+from tests.peers.browsers import Browser, Session, chromium, firefox
+
 ROOT = Path(__file__).parents[2]
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
-chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.skipif(not (chromium and chromedriver), reason="no chromium and chromedriver"),
-    pytest.mark.timeout(180),  # a busy machine is slow to start a browser
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of the driver's own
-]
+pytestmark = pytest.mark.timeout(180)  # a busy machine is slow to start a browser
+
+# Waits until something is true in the page.
+UNTIL = """
+look => new Promise(resolve => {
+    new MutationObserver(() => look() && resolve()).observe(document, {childList: true, characterData: true, subtree: true});
+    if (look()) resolve();
+})
+"""
 
 
 @pytest.fixture
@@ -34,52 +39,44 @@ def chat() -> Iterator[str]:
             server.terminate()
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--user-data-dir={tmp_path}"):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
-    driver.implicitly_wait(60)  # at most, for what is looked for
-    try:
-        yield driver
-    finally:
-        driver.quit()
+@pytest.fixture(params=[chromium, firefox], ids=lambda start: start.__name__)
+def browser(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Browser]:
+    with request.param(tmp_path) as running:
+        yield running
 
 
-def enter(browser: Any, url: str, name: str) -> str:
-    """Open the page in a window of its own, and wait until it is connected; returns the window."""
-    browser.switch_to.new_window("tab")
-    browser.get(url)
-    browser.find_element("xpath", "//span[@id='state'][text()='Connected']")
-    browser.find_element("id", "name").send_keys(name)
-    return str(browser.current_window_handle)
+async def enter(session: Session, url: str, name: str) -> str:
+    """Open the page in a tab of its own, and wait until it is connected."""
+    page = await session.open(url)
+    await session.evaluate(page, f"({UNTIL})(() => document.getElementById('state').textContent == 'Connected')")
+    await session.evaluate(page, f"document.getElementById('name').value = {json.dumps(name)}")
+    return page
 
 
-def say(browser: Any, window: str, text: str) -> None:
-    browser.switch_to.window(window)
-    browser.find_element("id", "text").send_keys(text)
-    browser.find_element("tag name", "button").click()
+async def say(session: Session, page: str, text: str) -> None:
+    await session.evaluate(page, f"document.getElementById('text').value = {json.dumps(text)}")
+    await session.evaluate(page, "document.querySelector('button').click()")
 
 
-def heard(browser: Any, window: str, count: int) -> list[str]:
-    browser.switch_to.window(window)
-    browser.find_element("css selector", f"#messages li:nth-child({count})")
-    # What stands before the text by its style is not part of it.
-    return [item.get_property("textContent") for item in browser.find_elements("css selector", "#messages li")]
+async def heard(session: Session, page: str, count: int) -> Any:
+    items = "Array.from(document.querySelectorAll('#messages li'))"
+    await session.evaluate(page, f"({UNTIL})(() => {items}.length >= {count})")
+    return await session.evaluate(page, f"{items}.map(item => item.textContent)")
 
 
-def test_people_talk_in_rooms(browser: Any, chat: str) -> None:
-    anna, bert = enter(browser, chat, "Anna"), enter(browser, f"{chat}?room=tea", "Bert")
-    carl = enter(browser, f"{chat}?room=coffee", "Carl")
-    say(browser, anna, "<b>hello</b>")
-    assert heard(browser, bert, 1) == ["Anna<b>hello</b>"]
-    say(browser, bert, "hello Anna \u20ac")
-    assert heard(browser, anna, 2) == ["Anna<b>hello</b>", "Berthello Anna \u20ac"]
-    say(browser, carl, "alone")
-    assert heard(browser, carl, 1) == ["Carlalone"]
-    browser.switch_to.window(bert)
-    browser.close()
-    say(browser, anna, "still here")
-    assert len(heard(browser, anna, 3)) == 3
+def test_people_talk_in_rooms(browser: Browser, chat: str) -> None:
+    async def talk() -> None:
+        async with browser.session() as session:
+            anna, bert = await enter(session, chat, "Anna"), await enter(session, f"{chat}?room=tea", "Bert")
+            carl = await enter(session, f"{chat}?room=coffee", "Carl")
+            await say(session, anna, "<b>hello</b>")
+            assert await heard(session, bert, 1) == ["Anna<b>hello</b>"]
+            await say(session, bert, "hello Anna \u20ac")
+            assert await heard(session, anna, 2) == ["Anna<b>hello</b>", "Berthello Anna \u20ac"]
+            await say(session, carl, "alone")
+            assert await heard(session, carl, 1) == ["Carlalone"]
+            await session.close(bert)
+            await say(session, anna, "still here")
+            assert len(await heard(session, anna, 3)) == 3
+
+    asyncio.run(talk())
