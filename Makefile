@@ -6,6 +6,7 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 30
 FUZZ_LIVE_ARGS ?= --connections 2000
+MUTATE_ARGS ?= --count 40
 BENCH_ARGS ?=
 LATENCY_ARGS ?=
 
@@ -17,6 +18,7 @@ endif
 venv := $(CURDIR)/.venv-$(version)
 python := $(venv)/bin/python
 sanitized := build/sanitize-$(version)
+traced := build/coverage-$(version)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test brokers peers lint types docs sanitize fuzz fuzz-live fuzz-live-sanitize bench clean build venv sanitized
@@ -31,6 +33,8 @@ help:
 	@echo 'make types        the annotations, and the stubs against the built modules'
 	@echo 'make docs         the documentation, into docs/_build/html'
 	@echo 'make sanitize     the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer'
+	@echo 'make coverage     which lines and branches the tests run, Python and Cython, into build/'
+	@echo 'make mutate       breaks the compiled modules on purpose, and names the breaks that no test sees; MUTATE_ARGS="$(MUTATE_ARGS)"'
 	@echo 'make fuzz         random bytes for the codec, the upgrade and compression, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
 	@echo 'make fuzz-live    live connections whose listeners do anything; FUZZ_LIVE_ARGS="$(FUZZ_LIVE_ARGS)", "--help" tells more'
 	@echo 'make fuzz-live-sanitize   the same under the sanitizers'
@@ -102,8 +106,22 @@ sanitize: sanitized
 sanitized: venv
 	@mkdir -p $(sanitized) && rm -rf $(addprefix $(sanitized)/,picows tests examples)
 	@cp -R setup.py pyproject.toml README.rst LICENSE picows tests examples $(sanitized)/
-	@rm -f $(addprefix $(sanitized)/,picows/*.so picows/*/*.so examples/*.so tests/*/*.so)
+	@rm -f $(addprefix $(sanitized)/,picows/*.so picows/*/*.so picows/*/*/*.so examples/*.so tests/*/*.so)
 	cd $(sanitized) && CC=gcc PICOWS_SANITIZE=1 PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
+
+# From a copy, whose modules tell each line that runs; they are some ten times as slow.
+.PHONY: coverage
+coverage: venv
+	@$(call install,requirements-coverage.txt)
+	@mkdir -p $(traced) && rm -rf $(addprefix $(traced)/,picows tests examples docs)
+	@cp -R setup.py pyproject.toml Makefile HISTORY.rst MANIFEST.in README.rst LICENSE requirements-*.txt picows tests examples docs $(traced)/
+	@rm -f $(addprefix $(traced)/,picows/*.so picows/*/*.so picows/*/*/*.so examples/*.so tests/*/*.so)
+	cd $(traced) && PICOWS_TRACE=1 PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
+	cd $(traced) && $(python) -m pytest -n 2 --dist worksteal --cov --cov-report=html --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+.PHONY: mutate
+mutate: build
+	@$(python) -m mutation.mutate_cython $(MUTATE_ARGS)
 
 fuzz: build
 	PYTHONPATH=. $(python) fuzz/fuzz_codec.py --seconds $(FUZZ_SECONDS)
@@ -121,6 +139,7 @@ bench: build
 	@$(python) -m examples.benchmark --json docs/images/benchmark.json --charts docs/images $(BENCH_ARGS)
 	@$(python) -m examples.benchmark_latency --json docs/images/latency.json $(LATENCY_ARGS)
 	@$(python) -m examples.benchmark_coroutines --json docs/images/benchmark_coroutines.json $(COROUTINE_ARGS)
+	@$(python) -m examples.benchmark_topics --json docs/images/benchmark_topics.json $(TOPICS_ARGS)
 	@$(python) -m examples.benchmark_brokers --json docs/images/benchmark_brokers.json $(BROKERS_ARGS)
 
 # The testsuite is no part of this, and wants an old Python: docs/conformance.rst says how to get it.
@@ -138,7 +157,7 @@ scaling: build
 
 clean:
 	rm -rf build dist *.egg-info .venv-* .pytest_cache .hypothesis .mypy_cache .ruff_cache docs/_build
-	rm -f picows/*.so picows/*/*.so examples/*.so tests/*/*.so
+	rm -f picows/*.so picows/*/*.so picows/*/*/*.so examples/*.so tests/*/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A copy of the file that was installed from lies in the environment. Contents are compared, not time stamps.

@@ -3,6 +3,7 @@
 Environment switches, each off unless set to 1:
   PICOWS_SANITIZE        AddressSanitizer and UndefinedBehaviorSanitizer (`make sanitize` shows how to run such a build)
   PICOWS_DEBUG           assertions and bounds checks on, no optimisation
+  PICOWS_TRACE           tells coverage which lines of Cython ran, and leaves the C sources where coverage looks for them
   PICOWS_BUILD_EXAMPLES  what tests and examples have in Cython too, which no wheel holds; for a build in place
 """
 
@@ -23,6 +24,7 @@ def switched_on(name):
 
 SANITIZE = switched_on("PICOWS_SANITIZE")
 DEBUG = switched_on("PICOWS_DEBUG")
+TRACE = switched_on("PICOWS_TRACE")
 
 DIRECTIVES = {
     "language_level": 3,
@@ -39,6 +41,8 @@ DIRECTIVES = {
     "initializedcheck": DEBUG,
     "nonecheck": DEBUG,
 }
+if TRACE:
+    DIRECTIVES["linetrace"] = True
 
 # The first line is for our own C; the rest is what Cython's C cannot avoid.
 WARNINGS = [
@@ -55,6 +59,8 @@ def compiler_flags(compiler_type):
         return [*WARNINGS, "-O1", "-g", "-UNDEBUG", *SANITIZERS], SANITIZERS
     if DEBUG:
         return [*WARNINGS, "-O0", "-g", "-UNDEBUG"], []
+    if TRACE:
+        return ["-O1", "-DCYTHON_TRACE_NOGIL=1"], []
     return [*WARNINGS, "-O3"], []
 
 
@@ -134,8 +140,8 @@ class BuildChanged(build_ext):
         Options.warning_errors = True
         # One directory per interpreter, so that builds for several may run at the same time. Cython copies the headers
         # there by time stamp, so nothing old may lie in it.
-        translated_to = os.path.join(self.build_temp, "cython")
-        shutil.rmtree(translated_to, ignore_errors=True)
+        translated_to = None if TRACE else os.path.join(self.build_temp, "cython")
+        shutil.rmtree(translated_to or "", ignore_errors=True)
         in_c = cythonize(self.extensions, build_dir=translated_to, compiler_directives=DIRECTIVES, force=True)
         for ext, translated in zip(self.extensions, in_c):
             ext.sources = translated.sources

@@ -15,8 +15,8 @@ from pathlib import Path
 CHECKOUT = Path(__file__).parents[2]
 
 # Nothing else of the checkout: the list of files in an old egg-info would go into the sdist.
-FOLDERS = ["conformance", "docs", "examples", "fuzz", "picows", "profiling", "tests"]
-FILES = ["HISTORY.rst", "LICENSE", "MANIFEST.in", "Makefile", "README.rst", "pyproject.toml", "setup.py"]
+FOLDERS = ["conformance", "docs", "examples", "fuzz", "mutation", "picows", "profiling", "tests"]
+FILES = ["HISTORY.rst", "LICENSE", "MANIFEST.in", "Makefile", "README.rst", "SECURITY.md", "pyproject.toml", "setup.py"]
 FILES += sorted(path.name for path in CHECKOUT.glob("requirements-*.txt"))
 SOURCES = [*FOLDERS, *FILES]
 

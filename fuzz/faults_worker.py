@@ -1,0 +1,101 @@
+"""A process that runs connections over the faulty proxy: its event loops, their timers, and signals."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import importlib
+import random
+import signal
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import batches
+from batches import Batches, Network
+from faults_connection import FaultyConnection
+
+TIME_LIMIT = 60.0  # seconds that a connection may take
+SIGNALS = ("some", "all", "none")
+SIGNAL_INTERVAL = 0.001
+
+
+class Worker(Batches):
+    """Of four blocks of connections one is interrupted by signals."""
+
+    block = 8000
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        super().__init__(arguments)
+        # Those are for the thread of the connections.
+        self.peers.call(lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]))
+        self._timers: list[weakref.ref[asyncio.TimerHandle]] = []
+
+    def connection(self, network: Network, index: int, chance: random.Random) -> FaultyConnection:
+        return FaultyConnection(self, network, index, chance)
+
+    @contextlib.contextmanager
+    def during_block(self, number: int) -> Iterator[None]:
+        if self.arguments.signals == "none" or (self.arguments.signals == "some" and number % 4 != 3):
+            yield
+            return
+        came = 0
+
+        def interrupted(*_: object) -> None:
+            nonlocal came
+            came += 1
+
+        before = signal.signal(signal.SIGALRM, interrupted)
+        signal.setitimer(signal.ITIMER_REAL, SIGNAL_INTERVAL, SIGNAL_INTERVAL)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        if not came:
+            self.found(-1, "no signal came")
+
+    # Timers
+
+    def new_loop(self, kind: str) -> Any:
+        """One that remembers its timers."""
+        timers = self._timers
+        module: Any = importlib.import_module(kind)
+        loop_class: Any = module.Loop if kind == "uvloop" else module.SelectorEventLoop
+
+        class Loop(loop_class):  # type: ignore[misc]
+            def call_later(self, *args: Any, **kwargs: Any) -> Any:
+                timer = super().call_later(*args, **kwargs)
+                timers.append(weakref.ref(timer))
+                return timer
+
+            def call_at(self, *args: Any, **kwargs: Any) -> Any:
+                timer = super().call_at(*args, **kwargs)
+                timers.append(weakref.ref(timer))
+                return timer
+
+        return self.watched_loop(Loop())
+
+    async def settle(self) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0.1)
+            gc.collect()
+            left = self._pending()
+            if not left:
+                break
+        for timer in left:
+            self.found(-1, f"a timer is left over: {timer!r}")
+        self._timers.clear()
+
+    def _pending(self) -> list[asyncio.TimerHandle]:
+        now = asyncio.get_running_loop().time()
+        timers = (timer() for timer in self._timers)
+        # aiofastnet forgets its limits on the begin and the end of TLS, when TCP ends within them.
+        return [timer for timer in timers if timer is not None and not timer.cancelled() and timer.when() > now
+                and "SSLTransportBase._check_" not in repr(timer)]
+
+
+def work(arguments: argparse.Namespace) -> None:
+    batches.work(Worker(arguments))
