@@ -223,8 +223,9 @@ class BareRedisStreams(BareRedis):
         last: Any = "0"
         while True:
             for _, entries in await self.client.xread({TOPIC: last}, block=1000, count=500) or ():
-                for last, _ in entries:
+                for _ in entries:
                     self.count()
+                last = entries[-1][0]
 
     async def publish_some(self, messages: list[bytes]) -> None:
         async with self.client.pipeline(transaction=False) as pipe:
