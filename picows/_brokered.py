@@ -74,19 +74,19 @@ class BrokeredSubscriptions(Subscriptions):
             if order <= topic.order:
                 return  # it has come before
             topic.order, topic.position = order, position
-        try:
-            envelope = unpack(data)
-        except ValueError as error:
-            _logger.warning("what the broker sent on topic %r was dropped: %s", topic.name, error)
-            return
+        envelope = unpack_or_drop(topic.name, data)
+        if envelope is not None:
+            self._hand_out(topic, position, envelope)
+        topic.wake()
+
+    def _hand_out(self, topic: BrokerTopic, position: str | None, envelope: Envelope) -> None:
         count = 0
         if topic.members is not None:
             message = self._stamped(topic, position, envelope)
             count = self._send(topic.name, envelope.msg_type, message, envelope.latest, envelope.compress)
         if position is not None:
             for replay in topic.replays:
-                replay.held.append((order, position, envelope))
-            topic.wake()
+                replay.held.append((topic.order, position, envelope))
         if envelope.sender == self._sender:
             echo = topic.echoes.get(envelope.number)
             if echo is not None and not echo.done():
@@ -115,20 +115,20 @@ class BrokeredSubscriptions(Subscriptions):
         outages = -1
         while outages != topic.outages or not self._broker_there.is_set():
             await self._broker_there.wait()
-            outages = topic.outages
+            outages, begin = topic.outages, topic.order
             assert topic.position is not None
             try:
                 async for position, data in self._missed(topic.name, topic.position):
                     self._deliver(topic, data, position)
             except WSPositionError as error:
                 _logger.error("messages were lost in an outage of the broker: %s", error)
+                if topic.order == begin:
+                    topic.order = ()  # a store that was lost begins anew, and what is held came behind the outage
         held, topic.held = topic.held, None
         for data, at in held or ():
             self._deliver(topic, data, at)
 
     async def _replay(self, topic: BrokerTopic, transport: WSTransport, since: str) -> None:
-        if any(replay.transport is transport for replay in topic.replays):
-            raise RuntimeError(f"the transport is subscribing to {topic.name!r} already")
         replay = Replay(transport)
         topic.replays.append(replay)
         last = position_order(since)
@@ -137,7 +137,8 @@ class BrokeredSubscriptions(Subscriptions):
                 if transport.is_disconnected:
                     return
                 last = position_order(position)
-                self._send_one(topic, transport, position, unpack(data))
+                if (envelope := unpack_or_drop(topic.name, data)) is not None:
+                    self._send_one(topic, transport, position, envelope)
                 if transport.write_buffer_size > REPLAY_BUFFER:
                     await transport.drain()
             # What comes live may be behind what is stored: go on where it has reached the same place.
@@ -216,3 +217,12 @@ class BrokeredSubscriptions(Subscriptions):
     def _check_open(self) -> None:
         if not self._open:
             raise RuntimeError("WSTopics with a broker are used inside of `async with`")
+
+
+def unpack_or_drop(topic: str, data: bytes) -> Envelope | None:
+    """None for what no publisher of ours has sent."""
+    try:
+        return unpack(data)
+    except ValueError as error:
+        _logger.warning("what the broker sent on topic %r was dropped: %s", topic, error)
+        return None

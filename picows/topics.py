@@ -206,7 +206,8 @@ class WSBrokeredTopics(BrokeredSubscriptions, WSTopics):
         :raises WSPositionError: not all that was published after `since` is stored any longer
         :raises WSBrokerError: the broker refuses, or is away
         :raises ValueError, TypeError: an argument is wrong
-        :raises RuntimeError: called from another thread, or outside of ``async with``
+        :raises RuntimeError: the transport is subscribing already; or called from another thread, or
+            outside of ``async with``
         """
         check_topic(topic)
         if since is not None:
@@ -227,6 +228,8 @@ class WSBrokeredTopics(BrokeredSubscriptions, WSTopics):
                 await self._ask(found)
             if transport in each(found.members):
                 return found.position
+            if any(replay.transport is transport for replay in found.replays):
+                raise RuntimeError(f"the transport is subscribing to {topic!r} already")
             if since is not None:
                 await self._replay(found, transport, since)
             if not transport.is_disconnected:

@@ -106,6 +106,9 @@ class NATSBroker:
         self._subscriptions.clear()
 
     async def publish(self, topic: str, data: bytes, timeout: float | None) -> None:
+        if len(data) > self._client.max_payload:  # the client would refuse it with all of its batch
+            limit = self._client.max_payload
+            raise WSBrokerError(f"a message of {len(data)} bytes, NATS at {self._places} takes {limit}: nothing was published")
         await self._outbox.put((self._prefix + topic, data), timeout)
 
     async def subscribe(self, topic: str) -> str | None:

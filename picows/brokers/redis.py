@@ -170,11 +170,13 @@ class RedisBroker:
             outcome = await pipe.execute(raise_on_error=False)
         return [answer if isinstance(answer, Exception) else None for answer in outcome]
 
-    async def _connect(self) -> None:
-        """A connection that listens, to all that is subscribed to."""
+    async def _connect(self) -> set[str]:
+        """A connection that listens; the channels that it has asked for."""
+        # The first one is nobody's: without any the connection would not be read.
+        asked = {self._prefix + "*", *self._channels}
         self._pubsub = self._client.pubsub()
-        # The first channel is nobody's: without any the connection would not be read.
-        await self._pubsub.subscribe(self._prefix + "*", *self._channels)
+        await self._pubsub.subscribe(*asked)
+        return asked
 
     async def _listen(self) -> None:
         while True:
@@ -189,7 +191,6 @@ class RedisBroker:
             self._outbox.set_up(False)
             self._interrupted()
             await self._reconnect()
-            self._up = True
             _logger.warning("Redis at %s is back, %d subscriptions restored", self._place, len(self._channels))
             self._outbox.set_up(True)
             self._restored()
@@ -201,11 +202,11 @@ class RedisBroker:
             await asyncio.sleep(RETRY_DELAYS[min(attempt, len(RETRY_DELAYS) - 1)])
             attempt += 1
             try:
-                await self._connect()
+                asked = await self._connect()
                 # Those of the pool were lost with the old one.
                 await self._client.connection_pool.disconnect(inuse_connections=False)
-                # Who subscribes meanwhile is subscribed to below.
-                left = {self._prefix + "*", *self._channels}
+                await self._client.ping()  # a server that still loads what it has stored raises
+                left = set(asked)
                 while left:
                     message = await self._pubsub.get_message(timeout=5)
                     if message is None:
@@ -213,11 +214,14 @@ class RedisBroker:
                     if message["type"] == "subscribe":
                         left.discard(message["channel"].decode())
                     self._take(message)
-                late = [channel for channel, confirmed in self._channels.items() if not confirmed.done()]
-                if late:
+                if gone := asked - {self._prefix + "*", *self._channels}:
+                    await self._pubsub.unsubscribe(*gone)
+                self._up = True  # from here on each call asks for itself
+                if late := [channel for channel, confirmed in self._channels.items() if not confirmed.done()]:
                     await self._pubsub.subscribe(*late)
                 return
             except (RedisError, OSError) as error:
+                self._up = False
                 _logger.info("Redis at %s is still away: %s", self._place, error)
 
     def _take(self, message: Any) -> None:

