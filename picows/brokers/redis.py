@@ -22,6 +22,8 @@ __all__ = ["RedisBroker"]
 
 _logger = logging.getLogger("picows.brokers.redis")
 
+ANSWER_TIMEOUT = 5.0  # seconds without a word until Redis is asked whether it is there, and as many for the answer
+CONFIRM_TIMEOUT = 10.0  # seconds for the next answer to what was published
 RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between attempts to reconnect; the last one again and again
 BATCH = 500  # stored messages that are fetched at once
 
@@ -69,10 +71,16 @@ class RedisBroker:
         restored: Callable[[], None],
     ) -> None:
         self._receive, self._interrupted, self._restored = receive, interrupted, restored
-        self._client = redis.asyncio.Redis.from_url(self._url, retry=Retry(NoBackoff(), 0), health_check_interval=5)
+        self._client = redis.asyncio.Redis.from_url(
+            self._url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=CONFIRM_TIMEOUT,
+            socket_connect_timeout=ANSWER_TIMEOUT,
+        )
         try:
             await self._connect()
         except (RedisError, OSError) as error:
+            await self._pubsub.aclose()  # type: ignore[no-untyped-call]
             await self._client.aclose()
             raise WSBrokerError(f"Redis at {self._place} cannot be reached: {error}") from None
         self._outbox = Outbox(self._send)
@@ -116,6 +124,9 @@ class RedisBroker:
 
     async def missed(self, topic: str, since: str) -> AsyncIterator[tuple[str, bytes]]:
         key = self._prefix + topic
+        numbers = _order(since)
+        if len(numbers) > 2 or max(numbers) >= 1 << 64:
+            raise ValueError(f"a position of Redis is one or two numbers of 64 bits with '-' between, got {since!r}")
         while True:
             entries = await self._entries_after(topic, key, since)
             for entry, fields in entries:
@@ -176,15 +187,25 @@ class RedisBroker:
         asked = {self._prefix + "*", *self._channels}
         self._pubsub = self._client.pubsub()
         await self._pubsub.subscribe(*asked)
+        # Those of the pool were lost with the old one.
+        await self._client.connection_pool.disconnect(inuse_connections=False)
+        await self._client.ping()  # a server that still loads what it has stored raises
         return asked
 
     async def _listen(self) -> None:
         while True:
             try:
+                asked = False
                 while True:
-                    message = await self._pubsub.get_message(timeout=5)
+                    message = await self._pubsub.get_message(timeout=ANSWER_TIMEOUT)
                     if message is not None:
+                        asked = False
                         self._take(message)
+                    elif asked:
+                        raise OSError("it does not answer")
+                    else:
+                        asked = True
+                        await self._pubsub.ping()
             except (RedisError, OSError) as error:
                 _logger.warning("the connection to Redis at %s was lost: %s", self._place, error)
             self._up = False
@@ -203,12 +224,9 @@ class RedisBroker:
             attempt += 1
             try:
                 asked = await self._connect()
-                # Those of the pool were lost with the old one.
-                await self._client.connection_pool.disconnect(inuse_connections=False)
-                await self._client.ping()  # a server that still loads what it has stored raises
                 left = set(asked)
                 while left:
-                    message = await self._pubsub.get_message(timeout=5)
+                    message = await self._pubsub.get_message(timeout=ANSWER_TIMEOUT)
                     if message is None:
                         raise OSError("it does not answer")
                     if message["type"] == "subscribe":
@@ -225,12 +243,14 @@ class RedisBroker:
                 _logger.info("Redis at %s is still away: %s", self._place, error)
 
     def _take(self, message: Any) -> None:
+        if message["type"] not in ("subscribe", "message"):
+            return
         channel = message["channel"].decode()
         if message["type"] == "subscribe":
             confirmed = self._channels.get(channel)
             if confirmed is not None and not confirmed.done():
                 confirmed.set_result(None)
-        elif message["type"] == "message" and channel in self._channels:
+        elif channel in self._channels:
             data, position = message["data"], None
             if self.stores:
                 at, _, data = data.partition(b" ")
