@@ -87,11 +87,11 @@ ARROWS: dict[str, set[str]] = {
     "websockets.typing": set(),
     "websockets.uri": {"websockets._types", "websockets.exceptions"},
     "websockets.headers": {"websockets.exceptions", "websockets.typing"},
-    "websockets._options": {"arguments", "deflate", "websockets.datastructures", "websockets.exceptions"},
+    "websockets._options": {"arguments", "deflate", "settings", "websockets.datastructures", "websockets.exceptions"},
     "websockets._errors": {
-        "errors", "upgrade", "websockets.datastructures", "websockets.exceptions", "websockets.http11",
+        "errors", "proxy", "upgrade", "websockets.datastructures", "websockets.exceptions", "websockets.http11",
     },
-    "websockets._proxy": {"errors", "proxy", "url", "websockets.exceptions"},
+    "websockets._proxy": {"arguments", "errors", "proxy", "url", "websockets.exceptions"},
     "websockets.asyncio.connection": {
         "_streams", "picows", "websockets._errors", "websockets.datastructures", "websockets.exceptions", "websockets.frames",
         "websockets.http11", "websockets.protocol",
