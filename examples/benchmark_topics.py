@@ -266,8 +266,11 @@ async def shutdown(args: argparse.Namespace) -> Outcome:
         await both.open(await both.server.ask("serve", TOPICS_IN_SHUTDOWN), args.subscribers, TOPICS_IN_SHUTDOWN)
         said = await both.server.ask("shutdown", SIZE, BURST, RATE_IN_SHUTDOWN, args.spread, patience=args.spread + 60)
         await both.wait(said["delivered"])
-        await asyncio.sleep(0.2)  # for the ends behind them
-        seen = await both.readers.ask("report")
+        for _ in range(50):
+            seen = await both.readers.ask("report")
+            if seen["ends"] == args.subscribers:
+                break
+            await asyncio.sleep(0.1)
         with tempfile.NamedTemporaryFile() as file:
             await both.readers.ask("ended", file.name)
             lines = [tuple(map(int, line.split())) for line in Path(file.name).read_text(encoding="ascii").splitlines()]
