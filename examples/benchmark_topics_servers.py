@@ -22,7 +22,7 @@ from benchmark_peers import Commands, new_loop, obey
 
 SAMPLE_INTERVAL = 0.25  # seconds between two looks at the memory
 SEND_BUFFER = 16 * 1024  # bytes the kernel may keep for a stalled subscriber: it shall not hide for long that he is
-STATS_AFTERWARDS = 0.5  # seconds in which what is under way arrives
+STATS_AFTERWARDS = 0.2  # seconds in which what is under way arrives
 
 
 def listening_socket() -> socket.socket:

