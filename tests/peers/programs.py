@@ -10,6 +10,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,15 @@ def program(name: str) -> str:
     if found is None:
         pytest.skip(f"{name} is not installed")
     return found
+
+
+def chromium_driver(folder: Path) -> Any:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--user-data-dir={folder}"):
+        options.add_argument(argument)
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(program("chromedriver")))
 
 
 def free_port() -> int:

@@ -16,7 +16,7 @@ import pytest
 
 from picows import WSDeflate, WSMsgType, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from tests.connection.networks import Network
-from tests.peers.programs import PATH, EchoMessages, program
+from tests.peers.programs import PATH, EchoMessages, chromium_driver, program
 
 pytestmark = [
     pytest.mark.timeout(180),  # a busy machine is slow to start a browser
@@ -83,12 +83,7 @@ class Node(Client):
 
 
 def chromium(folder: Path) -> Client:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--user-data-dir={folder}"):
-        options.add_argument(argument)
-    return Browser(webdriver.Chrome(options=options, service=webdriver.ChromeService(program("chromedriver"))))
+    return Browser(chromium_driver(folder))
 
 
 def firefox(folder: Path) -> Client:
