@@ -35,7 +35,7 @@ class Worker(Batches):
         self.live: list[Side] = []
         left_out = arguments.without.split(",")
         self._actions = [action for action in ACTIONS if action[0].__name__ not in left_out]
-        self.broadcasts = self.judging = 0
+        self.broadcasts = self.judging = self.comparing = 0
         self._nesting = self._entered = 0
         self._nested_loops: dict[tuple[str, int], Any] = {}
         self._nested_origins = itertools.count(0xF0000000, 4)

@@ -69,7 +69,7 @@ def test_the_sdist_holds_sources_only_and_all_that_its_tests_need(installation: 
     assert {"tests/codec/bindings.pyx", "tests/streams/bindings.pyx", "fuzz/damage.py", "profiling/wire.py"} <= sources
     assert {*sources, *FILES} <= names
     # Pages of examples are sources, and Cython's reports are not.
-    assert {name for name in names if name.endswith(BUILT)} <= {"examples/web_chat.html"}
+    assert {name for name in names if name.endswith(BUILT)} <= {"examples/market_page.html", "examples/web_chat.html"}
 
 
 def test_the_metadata_names_the_version_and_the_dependencies(installation: Installation) -> None:

@@ -64,6 +64,10 @@ class Session:
         """What an expression of JavaScript is, or what its promise comes to."""
         raise NotImplementedError
 
+    async def resize(self, page: str, width: int, height: int) -> None:
+        """Show the page on a screen of that many pixels."""
+        raise NotImplementedError
+
     async def close(self, page: str) -> None:
         raise NotImplementedError
 
@@ -89,6 +93,10 @@ class DevTools(Session):
         assert "exceptionDetails" not in evaluated, evaluated
         return json.loads(evaluated["result"]["value"])
 
+    async def resize(self, page: str, width: int, height: int) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        await self.command("Emulation.setDeviceMetricsOverride", metrics, sessionId=self.attached[page])
+
     async def close(self, page: str) -> None:
         await self.command("Target.closeTarget", {"targetId": page})
 
@@ -112,6 +120,10 @@ class BiDi(Session):
         evaluated = await self.command("script.evaluate", options)
         assert evaluated["type"] == "success", evaluated
         return json.loads(evaluated["result"]["value"])
+
+    async def resize(self, page: str, width: int, height: int) -> None:
+        viewport = {"width": width, "height": height}
+        await self.command("browsingContext.setViewport", {"context": page, "viewport": viewport})
 
     async def close(self, page: str) -> None:
         await self.command("browsingContext.close", {"context": page})
