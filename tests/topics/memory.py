@@ -43,6 +43,7 @@ class MemoryBroker:
         self._live: list[tuple[str, bytes, str | None]] = []
         self._topics: set[str] = set()
         self._away = False
+        self._back = open_event()
 
     async def open(
         self,
@@ -58,6 +59,8 @@ class MemoryBroker:
         self.hub.brokers.remove(self)
 
     async def publish(self, topic: str, data: bytes, timeout: float | None) -> None:
+        if timeout is None:
+            await self._back.wait()
         if self._away:
             raise WSBrokerError("away, nothing was published")
         self.hub.add(topic, data)
@@ -105,10 +108,12 @@ class MemoryBroker:
 
     def cut(self) -> None:
         self._away = True
+        self._back.clear()
         self.interrupted()
 
     def mend(self) -> None:
         self._away = False
+        self._back.set()
         self.restored()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from picows import WSBrokerError, WSMsgType, WSTopics
+from picows._topic import position_order
 from tests.connection.networks import Network, subscribers, transports
 from tests.topics.memory import Hub, MemoryBroker
 
@@ -235,6 +236,34 @@ def test_an_outage_between_the_confirmation_and_the_message(net: Network, early:
     net.run(test())
 
 
+def test_an_outage_right_behind_the_message(net: Network) -> None:
+    async def test() -> None:
+        async with process(net, 1, stores=False) as (topics, broker, _, servers):
+            await topics.subscribe(servers[0].transport, "a")
+            broker.flows.clear()
+            (publishing,) = begin(topics.publish("a", TEXT, "one"))
+            await turns()
+            broker.flow()
+            broker.cut()
+            assert await publishing == 1
+
+    net.run(test())
+
+
+def test_what_waits_for_the_broker_is_not_lost_with_it(net: Network) -> None:
+    async def test() -> None:
+        async with process(net, 1, stores=False) as (topics, broker, clients, servers):
+            await topics.subscribe(servers[0].transport, "a")
+            broker.cut()
+            (publishing,) = begin(topics.publish("a", TEXT, "one", timeout=None))
+            await turns()
+            broker.mend()
+            assert await publishing == 1
+            assert await clients[0].payload() == b"one"
+
+    net.run(test())
+
+
 # What was missed
 
 
@@ -351,6 +380,27 @@ def test_what_is_live_may_be_behind_what_is_stored(net: Network) -> None:
     net.run(test())
 
 
+def test_who_gives_up_while_it_waits_for_what_is_live(net: Network) -> None:
+    async def test() -> None:
+        async with process(net, 2) as (topics, broker, clients, servers):
+            old, new = transports(servers)
+            await topics.subscribe(old, "a")
+            broker.flows.clear()
+            publishing = begin(topics.publish("a", TEXT, "0"))
+            coming = begin(topics.subscribe(new, "a", since="0"))
+            assert await clients[1].payload() == b"0"
+            await turns()
+            coming[0].cancel()
+            broker.flow()
+            assert await asyncio.gather(*publishing) == [1]
+            assert topics.topics(new) == frozenset()
+            await topics.publish("a", TEXT, "1")
+            assert await payloads(clients[0], 2) == [b"0", b"1"]
+            assert clients[1].rest() == []
+
+    net.run(test())
+
+
 def test_what_was_missed_waits_for_a_slow_peer(net: Network) -> None:
     """Its memory is bounded, however much that is."""
     size, count, most = 64 * 1024, 200, 512 * 1024
@@ -376,6 +426,23 @@ def test_what_was_missed_waits_for_a_slow_peer(net: Network) -> None:
             assert [len(payload) for payload in await payloads(clients[0], count)] == [size] * count
 
     net.run(test())
+
+
+@pytest.mark.parametrize("wrong", ["", "x", "1-", "-1", "1_0", "+1", " 1", "1.0", "\u0663", "1" * 21])
+def test_what_is_no_position(net: Network, wrong: str) -> None:
+    async def test() -> None:
+        async with process(net, 1) as (topics, _, _, servers):
+            with pytest.raises(ValueError, match="a position is made of decimal numbers"):
+                await topics.subscribe(servers[0].transport, "a", since=wrong)
+
+    net.run(test())
+
+
+def test_positions_are_compared_by_their_numbers() -> None:
+    positions = ["0-0", "9-1", "9-2", "9-10", "10-0", "100-0"]
+    backwards = positions[::-1]
+    assert sorted(backwards, key=position_order) == positions
+    assert position_order("9") < position_order("10")
 
 
 # The end
