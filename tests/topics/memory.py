@@ -39,6 +39,7 @@ class MemoryBroker:
         self.flows = open_event()  # what was published comes live
         self.serves = open_event()  # the next stored message
         self.refuses = False  # to subscribe, and to give what is stored
+        self.gives = -1  # so many stored messages, and then it is away for once; -1: all
         self.on_publish: Callable[[], Any] = int  # when a message is stored, but not confirmed yet
         self._live: list[tuple[str, bytes, str | None]] = []
         self._topics: set[str] = set()
@@ -88,8 +89,10 @@ class MemoryBroker:
         for position, of_topic, data in list(self.hub.stored):
             if position > int(since) and of_topic == topic:
                 await self.serves.wait()
-                if self.refuses:
+                if self.refuses or self.gives == 0:
+                    self.gives = -1
                     raise WSBrokerError("away")
+                self.gives -= 1
                 yield str(position), data
 
     # What a test tells it

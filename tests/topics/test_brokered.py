@@ -299,6 +299,20 @@ def test_an_outage_while_the_missed_is_fetched(net: Network, caplog: pytest.LogC
     net.run(test())
 
 
+def test_the_broker_goes_away_in_the_midst_of_the_missed(net: Network) -> None:
+    async def test() -> None:
+        async with process(net, 1) as (topics, broker, clients, servers):
+            for number in range(4):
+                await topics.publish("a", TEXT, str(number))
+            broker.gives = 2
+            await topics.subscribe(servers[0].transport, "a", since="0")
+            await topics.publish("a", TEXT, "4")
+            assert await payloads(clients[0], 5) == [b"0", b"1", b"2", b"3", b"4"]
+            assert broker.calls[-2:] == ["missed since 0", "missed since 2"]
+
+    net.run(test())
+
+
 def test_a_store_that_is_lost(net: Network, caplog: pytest.LogCaptureFixture) -> None:
     """Its positions begin anew: what comes now is not taken for what has come before."""
 
@@ -332,6 +346,7 @@ def test_the_same_transport_comes_twice_at_once(net: Network) -> None:
                     await topics.subscribe(transport, "a", since=since)
             broker.serves.set()
             await first
+            await topics.subscribe(transport, "a", since="0")  # it has it all
             topics.unsubscribe(transport, "a")
             await topics.subscribe(transport, "a", since="2")
             await topics.publish("a", TEXT, "3")
