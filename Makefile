@@ -67,12 +67,11 @@ brokers: build
 # The package ws of node is fetched here only.
 peers: build
 	@export PATH="$$PATH:/usr/local/sbin:/usr/sbin"; \
-	for each in 'chromium:chromium' 'chromedriver:chromium-driver' 'geckodriver:geckodriver, from github.com/mozilla/geckodriver/releases' \
-	        'firefox-esr|firefox:firefox-esr' 'node:nodejs' 'npm:npm' 'nginx:nginx' 'haproxy:haproxy' 'squid:squid'; do \
+	for each in 'chromium:chromium' 'firefox-esr|firefox:firefox-esr' 'node:nodejs' 'npm:npm' 'nginx:nginx' 'haproxy:haproxy' 'squid:squid'; do \
 	    for program in $$(echo "$${each%%:*}" | tr '|' ' '); do command -v $$program >/dev/null && continue 2; done; \
 	    echo "Not installed: $${each%%:*}. On Debian: $${each#*:}"; done
 	@test ! -x "$$(command -v npm)" -o -d build/peers/node_modules/ws || npm install --silent --no-audit --no-fund --prefix build/peers ws
-	$(python) -m pytest -n 2 --dist loadfile tests/peers tests/web/test_browser.py $(PYTEST_ARGS)
+	$(python) -m pytest -n 2 --dist loadfile tests/peers $(PYTEST_ARGS)
 
 build: venv
 	@PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace

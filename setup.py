@@ -1,4 +1,4 @@
-"""The extension modules and their compiler flags; everything else about the package stands in pyproject.toml.
+"""The extension modules, their compiler flags, and README.rst as package indexes get it; all else stands in pyproject.toml.
 
 Environment switches, each off unless set to 1:
   PICOWS_SANITIZE        AddressSanitizer and UndefinedBehaviorSanitizer (`make sanitize` shows how to run such a build)
@@ -9,6 +9,7 @@ Environment switches, each off unless set to 1:
 
 import hashlib
 import os
+import re
 import shutil
 import sysconfig
 from glob import glob
@@ -165,4 +166,15 @@ class BuildChanged(build_ext):
         return Path(self.build_temp, f"{ext.name}.sha256")
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildChanged})
+def long_description():
+    """README.rst for package indexes, where a path of the checkout leads nowhere: without its picture."""
+    text = Path("README.rst").read_text(encoding="utf-8")
+    return re.sub(r"^\.\. image::.*\n( .*\n)*\n", "", text, flags=re.MULTILINE)
+
+
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_ext": BuildChanged},
+    long_description=long_description(),
+    long_description_content_type="text/x-rst",
+)

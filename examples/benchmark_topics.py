@@ -37,7 +37,8 @@ TOPICS = 200  # who reads has one of them, which is one of 200 publishes: more d
 RECEIVE_BUFFER = 16 * 1024  # bytes the kernel may keep for a stalled subscriber: it shall not hide for long that he is
 WARM_UP = 3  # rounds
 BURST = 20  # messages to each right before the shutdown
-RATE_IN_SHUTDOWN = 2.0  # messages a second to those who are left
+TOPICS_IN_SHUTDOWN = 10  # so that no publish holds up the loop for long
+RATE_IN_SHUTDOWN = 20.0  # messages a second to one topic of those who are left
 BINS = 20
 SETTLED = 0.2  # of a run: until then memory may grow
 
@@ -259,7 +260,7 @@ async def stalled(args: argparse.Namespace) -> Outcome:
 async def shutdown(args: argparse.Namespace) -> Outcome:
     outcome = Outcome(f"shutdown: {args.subscribers:,} connections, over {args.spread:g} s")
     async with pair(CONTENDERS["picows"], args.loop) as both:
-        await both.open(await both.server.ask("serve", 1), args.subscribers, 1)
+        await both.open(await both.server.ask("serve", TOPICS_IN_SHUTDOWN), args.subscribers, TOPICS_IN_SHUTDOWN)
         said = await both.server.ask("shutdown", SIZE, BURST, RATE_IN_SHUTDOWN, args.spread, patience=args.spread + 60)
         await both.wait(said["delivered"])
         await asyncio.sleep(0.2)  # for the ends behind them

@@ -165,7 +165,8 @@ class Picows(Server):
         late = 0.0
         cpu, begin = time.process_time(), time.monotonic()
         while number < total:
-            due = min(total, int((time.monotonic() - begin) * rate) + 1)
+            # Few at once, when it is late: subscribers and timers have their turn in between.
+            due = min(total, int((time.monotonic() - begin) * rate) + 1, number + 5)
             late = max(late, time.monotonic() - begin - number / rate)
             while number < due:
                 topic = number % topics
@@ -198,18 +199,18 @@ class Picows(Server):
     # The end
 
     async def shutdown(self, size: int, burst: int, rate: float, spread: float) -> dict[str, Any]:
-        """Publish a burst and go away; publish to those who are left meanwhile."""
+        """Publish a burst to each topic and go away; publish to those who are left meanwhile, to the topics in turn."""
         from picows import WSCloseCode, WSMsgType
 
-        padding, sent, delivered = bytes(size - 16), 0, 0
+        padding, topics, sent, delivered = bytes(size - 16), len(self.names), 0, 0
 
         def publish() -> int:
             nonlocal sent
-            message = struct.pack("=QII", time.monotonic_ns(), sent, sent) + padding
+            message = struct.pack("=QII", time.monotonic_ns(), sent, sent // topics) + padding
             sent += 1
-            return self.topics.publish(self.names[0], WSMsgType.BINARY, message)
+            return self.topics.publish(self.names[(sent - 1) % topics], WSMsgType.BINARY, message)
 
-        for _ in range(burst):
+        for _ in range(burst * topics):
             delivered += publish()
         cpu, begin = time.process_time(), time.monotonic()
         leaving = asyncio.ensure_future(self.server.shutdown(WSCloseCode.SERVICE_RESTART, spread=spread))

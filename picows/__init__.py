@@ -1,6 +1,7 @@
 """WebSocket client and server for asyncio (RFC 6455): frames parsed where they lie, plain callbacks, Cython speed."""
 
-from .adopt import ws_adopt
+from typing import TYPE_CHECKING, Any
+
 from .busy_poll import busy_poll
 from .client import ws_connect
 from .deflate import WSDeflate
@@ -30,12 +31,15 @@ from .picows import (
     WSTransport,
     ws_broadcast,
 )
-from .reconnect import WSBackoff, ws_reconnect
-from .server import WSServer, WSShutdownReport, ws_create_server
 from .stats import WSServerStats, WSStats
-from .topics import WSBrokeredTopics, WSTopics
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from .url import WSParsedURL
+
+if TYPE_CHECKING:
+    from .adopt import ws_adopt
+    from .reconnect import WSBackoff, ws_reconnect
+    from .server import WSServer, WSShutdownReport, ws_create_server
+    from .topics import WSBrokeredTopics, WSTopics
 
 __version__ = "3.0.0"
 
@@ -81,3 +85,33 @@ __all__ = [
     "ws_create_server",
     "ws_reconnect",
 ]
+
+# What a client does without is imported when it is asked for: the modules and the names in them.
+_LATER = {
+    "WSBackoff": "reconnect",
+    "WSBrokeredTopics": "topics",
+    "WSServer": "server",
+    "WSShutdownReport": "server",
+    "WSTopics": "topics",
+    "ws_adopt": "adopt",
+    "ws_create_server": "server",
+    "ws_reconnect": "reconnect",
+}
+
+# To a type checker this function would make every name right.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name in _LATER:
+            found = getattr(import_module(f"picows.{_LATER[name]}"), name)
+            globals()[name] = found
+            return found
+        if name in _LATER.values():
+            return import_module(f"picows.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_LATER.values()})

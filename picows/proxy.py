@@ -5,8 +5,7 @@ long or is cancelled.
 
 A proxied connection is made in three steps, each on the transport of the one before: connect to
 the proxy (with TLS if its URL says https), ask it for a tunnel, and, if the server's URL says wss,
-start TLS inside the tunnel. python-socks knows what to say to a proxy; it talks over a
-:class:`_Conversation`, and so need not know what carries the bytes.
+start TLS inside the tunnel.
 """
 
 from __future__ import annotations
@@ -19,10 +18,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, Optional, Union, cast
-
-from python_socks import ProxyError, ProxyTimeoutError, ProxyType
-from python_socks.async_.asyncio.v2 import Proxy
+from typing import TYPE_CHECKING, Any, Literal, Optional, Union, cast
 
 from ._deadline import Deadline
 from .errors import WSInvalidURL
@@ -33,34 +29,16 @@ try:
 except ImportError:
     aiofastnet = None  # type: ignore[assignment]
 
+if TYPE_CHECKING:
+    from ._tunnel import Tunnel
+
 SocketFactory = Callable[
     [WSParsedURL], Union[Optional[socket.socket], Awaitable[Optional[socket.socket]]]
 ]
 
-# A proxy answers CONNECT with a status line and a few headers.
-_MAX_ANSWER_SIZE = 16 * 1024
-
-# RFC 1929: the lengths of the user name and of the password are one byte each.
-_MAX_SOCKS5_CREDENTIAL = 255
-
-# python-socks takes None for one minute.
-_NO_TIMEOUT = 10 * 365 * 86400.0
-
-_PROXY_TYPES = {
-    "http": ProxyType.HTTP,
-    "https": ProxyType.HTTP,
-    "socks4": ProxyType.SOCKS4,
-    "socks5": ProxyType.SOCKS5,
-    # Some programs resolve names themselves for socks5, and write this where the proxy is to.
-    "socks5h": ProxyType.SOCKS5,
-}
-
-# RFC 1928 section 3. A refused password counts as that: what RFC 1929 says then, any byte but 0,
-# may be what a later reply says for another reason.
-_NO_ACCEPTABLE_METHOD = 0xFF
-
 # The arguments of create_connection that are about TLS, and those that are about making a socket.
 _TLS_KWARGS = (
+    "server_hostname",
     "ssl_handshake_timeout",
     "ssl_shutdown_timeout",
     "ssl_incoming_bio_size",
@@ -108,6 +86,10 @@ def network(loop: asyncio.AbstractEventLoop, use_aiofastnet: bool, method: str) 
     return call
 
 
+class UnreachableByProxy(ValueError):
+    """The protocol of the proxy cannot name the server."""
+
+
 async def dial(
     loop: asyncio.AbstractEventLoop,
     protocol: asyncio.BaseProtocol,
@@ -121,6 +103,7 @@ async def dial(
     connect_timeout: float | None,
     tunnel_timeout: float | None,
     kwargs: dict[str, Any],
+    proxy_tls: dict[str, Any] | None = None,
 ) -> None:
     """Connect a protocol to the server that `url` names.
 
@@ -132,49 +115,68 @@ async def dial(
     proxy may take to open the tunnel.
     `kwargs` are for :meth:`asyncio.loop.create_connection`; through a proxy they are about the
     connection to the proxy, except for ``server_hostname``, which is always the server's.
+    `proxy_tls` are those about TLS with the proxy, ``server_hostname`` among them; None: those in
+    `kwargs` count for it as well, under the proxy's own name.
 
     :raises WSInvalidURL: the proxy's URL is wrong
-    :raises ValueError: the proxy's protocol cannot carry what the URLs ask for
+    :raises UnreachableByProxy: the proxy's protocol cannot name the server
+    :raises ValueError: nor can it carry the user name or the password for the proxy
     :raises python_socks.ProxyError: the proxy refused the tunnel, or is no such proxy
     :raises asyncio.TimeoutError: one of the times is over; the message says what was waited for
     :raises OSError: from the system, when a connection fails
     """
     if proxy is True:
         proxy = system_proxy(url)
-    tunnel = None if proxy is None else _Tunnel(parse_proxy_url(proxy), url, tunnel_timeout)
+    tunnel = None
+    if proxy is not None:
+        tunnel = _tunnel_through(parse_proxy_url(proxy), url, tunnel_timeout, loop)
     over_tls = url.is_secure or (tunnel is not None and tunnel.proxy.is_secure)
     dialler = _Dialler(loop, choose_aiofastnet(loop, use_aiofastnet, over_tls), kwargs)
     context = _tls_context(url, ssl_context)
-    hostname = url.host if dialler.server_hostname is None else dialler.server_hostname
+    tls = _named(dialler.tls, url.host)
 
     with Deadline(loop, connect_timeout) as deadline:
         if tunnel is None:
             deadline.waits_for = "the socket_factory"
             sock = await _make_socket(socket_factory, url)
             deadline.waits_for = _steps(url, sock)
-            await dialler.connect(protocol, url, sock, context, hostname)
+            await dialler.connect(protocol, url, sock, context, tls)
             return
 
         proxy_context = _tls_context(tunnel.proxy, proxy_ssl_context)
+        if proxy_tls is None:
+            proxy_tls = {**dialler.tls, "server_hostname": None}
+        proxy_tls = _named(proxy_tls, tunnel.proxy.host)
         deadline.waits_for = "the socket_factory"
         sock = await _make_socket(socket_factory, tunnel.proxy)
-        conversation = _Conversation(loop)
+        conversation = tunnel.conversation
         try:
             deadline.waits_for = _steps(tunnel.proxy, sock)
             transport = await dialler.connect(
-                conversation, tunnel.proxy, sock, proxy_context, tunnel.proxy.host
+                conversation, tunnel.proxy, sock, proxy_context, proxy_tls
             )
             deadline.waits_for = f"a tunnel by the {tunnel}"
-            await tunnel.open(conversation)
+            await tunnel.open()
             if context is not None:
                 deadline.waits_for = f"TLS with {url.host}:{url.port}, through the proxy"
-                transport = await dialler.start_tls(transport, conversation, context, hostname)
-                tunnel.check(conversation)
+                transport = await dialler.start_tls(transport, conversation, context, tls)
+                tunnel.check()
             transport.set_protocol(protocol)
             protocol.connection_made(transport)
         except BaseException:
             conversation.abort()
             raise
+
+
+def _tunnel_through(
+    proxy: WSParsedURL, server: WSParsedURL, timeout: float | None, loop: asyncio.AbstractEventLoop
+) -> Tunnel:
+    if proxy.scheme == "socks4" and _is_ipv6(server.host):
+        raise UnreachableByProxy(f"proxy: SOCKS4 cannot connect to an IPv6 address: {server.host}")
+    # It needs python-socks, which is slow to import, and few want a proxy.
+    from ._tunnel import Tunnel
+
+    return Tunnel(proxy, server, timeout, loop)
 
 
 def _steps(endpoint: WSParsedURL, sock: socket.socket | None) -> str:
@@ -218,6 +220,11 @@ def system_proxy(server: WSParsedURL) -> str | None:
     return url
 
 
+def _named(tls: dict[str, Any], host: str) -> dict[str, Any]:
+    """Arguments about TLS; the certificate is checked for the host, unless they have another name."""
+    return tls if tls.get("server_hostname") is not None else {**tls, "server_hostname": host}
+
+
 def _tls_context(url: WSParsedURL, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
     if not url.is_secure:
         return None
@@ -257,9 +264,8 @@ class _Dialler:
         self._loop = loop
         self._use_aiofastnet = use_aiofastnet
         self._kwargs = dict(kwargs)
-        self.server_hostname: str | None = self._kwargs.pop("server_hostname", None)
-        # They count for every layer of TLS there is, and there may be none.
-        self._tls_kwargs = {k: self._kwargs.pop(k) for k in _TLS_KWARGS if k in self._kwargs}
+        # There may be no TLS that they count for.
+        self.tls = {k: self._kwargs.pop(k) for k in _TLS_KWARGS if k in self._kwargs}
 
     async def connect(
         self,
@@ -267,12 +273,12 @@ class _Dialler:
         endpoint: WSParsedURL,
         sock: socket.socket | None,
         context: ssl.SSLContext | None,
-        hostname: str,
+        tls: dict[str, Any],
     ) -> asyncio.Transport:
         """Connect to the endpoint, over the socket if there is one."""
         kwargs = dict(self._kwargs)
         if context is not None:
-            kwargs.update(self._tls_kwargs, ssl=context, server_hostname=hostname)
+            kwargs.update(tls, ssl=context)
         create_connection = network(self._loop, self._use_aiofastnet, "create_connection")
         if sock is None:
             transport, _ = await create_connection(
@@ -298,17 +304,17 @@ class _Dialler:
         transport: asyncio.Transport,
         protocol: asyncio.BaseProtocol,
         context: ssl.SSLContext,
-        hostname: str,
+        tls: dict[str, Any],
     ) -> asyncio.Transport:
         """Start TLS on a connected transport, which may be a TLS one itself."""
         _allow_tls_in_tls(transport)
         start_tls = network(self._loop, self._use_aiofastnet, "start_tls")
-        secure: asyncio.Transport | None = await start_tls(
-            transport, protocol, context, server_hostname=hostname, **self._tls_kwargs
-        )
+        secure: asyncio.Transport | None = await start_tls(transport, protocol, context, **tls)
         # Event loops take a connection that was just closed for the end of the handshake.
         if secure is None or secure.is_closing() or transport.is_closing():
-            raise ConnectionResetError(f"{hostname} closed the connection in the TLS handshake")
+            raise ConnectionResetError(
+                f"{tls['server_hostname']} closed the connection in the TLS handshake"
+            )
         return secure
 
     async def _connect_socket(self, sock: socket.socket, endpoint: WSParsedURL) -> None:
@@ -360,173 +366,6 @@ def _is_connected(sock: socket.socket) -> bool:
     except OSError:
         return False
     return True
-
-
-class _Conversation(asyncio.Protocol):
-    """What is said on a connection to a proxy before the server is at its other end.
-
-    The coroutine methods are what python-socks wants of a stream.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._transport: asyncio.Transport | None = None
-        self._received = bytearray()
-        self.answers = b""  # all that was read
-        self._ended = False
-        self._error: Exception | None = None
-        self._arrival: asyncio.Future[None] | None = None
-
-    async def write(self, data: bytes) -> None:
-        assert self._transport is not None
-        self._transport.write(data)
-
-    async def read(self, max_bytes: int = _MAX_ANSWER_SIZE) -> bytes:
-        """Read the head of an HTTP answer: python-socks takes one read for all of it."""
-        while (end := self._received.find(b"\r\n\r\n")) < 0:
-            if len(self._received) > max_bytes:
-                raise ProxyError(f"expected an HTTP answer of at most {max_bytes} bytes, got more")
-            await self._more()
-        return self._take(end + 4)
-
-    async def read_exactly(self, n: int) -> bytes:
-        while len(self._received) < n:
-            await self._more()
-        return self._take(n)
-
-    async def close(self) -> None:
-        self.abort()
-
-    def abort(self) -> None:
-        """Close the connection, if there is one, without waiting for anything."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def check(self) -> None:
-        """Raise unless the connection stands and all that came was read."""
-        if self._ended:
-            # As in _more(). That an end is known here already takes luck, which no test can have.
-            raise self._error or ProxyError("the connection was closed")
-        if self._received:
-            raise ProxyError(
-                f"expected silence until the upgrade request, got {bytes(self._received[:64])!r}"
-            )
-
-    def _take(self, n: int) -> bytes:
-        taken = bytes(self._received[:n])
-        del self._received[:n]
-        self.answers += taken
-        return taken
-
-    async def _more(self) -> None:
-        if self._ended:
-            raise self._error or ProxyError(
-                f"the connection was closed after {bytes(self._received[:64])!r}"
-            )
-        self._arrival = self._loop.create_future()
-        await self._arrival
-
-    def _notify(self) -> None:
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        self._notify()
-
-    def eof_received(self) -> None:
-        self._ended = True
-        self._notify()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._ended = True
-        self._error = exc
-        self._notify()
-
-
-class _Tunnel:
-    """A way through a proxy to a server. What cannot be asked of the proxy is found out at once."""
-
-    def __init__(self, proxy: WSParsedURL, server: WSParsedURL, timeout: float | None) -> None:
-        self.proxy = proxy
-        self._server = server
-        self._timeout = timeout
-        user, password = proxy.user_info or ("", "")
-        if proxy.scheme == "socks4":
-            if _is_ipv6(server.host):
-                raise ValueError(f"proxy: SOCKS4 cannot connect to an IPv6 address: {server.host}")
-            if not user.isascii() or "\0" in user:
-                raise ValueError("proxy: a SOCKS4 user name must be ASCII")
-        elif proxy.scheme in ("socks5", "socks5h"):
-            for credential in (user, password):
-                if not credential.isascii() or len(credential) > _MAX_SOCKS5_CREDENTIAL:
-                    raise ValueError(
-                        "proxy: a SOCKS5 user name or password must be ASCII, at most "
-                        f"{_MAX_SOCKS5_CREDENTIAL} characters (RFC 1929)"
-                    )
-        elif ":" in user:
-            raise ValueError("proxy: a user name must not contain a colon (RFC 7617)")
-        else:
-            # RFC 7617 leaves the encoding to the two sides. python-socks encodes by Latin-1, and
-            # so sends the bytes of UTF-8 when given these.
-            user = user.encode().decode("latin-1")
-            password = password.encode().decode("latin-1")
-        self._user, self._password = user, password
-
-    def __str__(self) -> str:
-        proxy, server = self.proxy, self._server
-        return f"{proxy.scheme} proxy {proxy.host}:{proxy.port} to {server.host}:{server.port}"
-
-    async def open(self, conversation: _Conversation) -> None:
-        """Have the proxy connect us to the server."""
-        negotiator = Proxy(
-            _PROXY_TYPES[self.proxy.scheme],
-            self.proxy.host,
-            self.proxy.port,
-            self._user,
-            self._password,
-            forward=cast(Proxy, _Connected(conversation)),
-        )
-        timeout = _NO_TIMEOUT if self._timeout is None else self._timeout
-        try:
-            await negotiator.connect(self._server.host, self._server.port, timeout=timeout)
-        except ProxyTimeoutError as exc:
-            raise asyncio.TimeoutError(f"{self}: no tunnel within {timeout} s") from exc
-        except ProxyError as exc:
-            if self.proxy.scheme.startswith("socks5") and _keeps_us_out(conversation.answers):
-                exc.error_code = _NO_ACCEPTABLE_METHOD
-            raise self._named(exc) from exc
-        self.check(conversation)
-
-    def check(self, conversation: _Conversation) -> None:
-        """Raise unless the tunnel stands and nothing has come through it yet."""
-        try:
-            conversation.check()
-        except ProxyError as exc:
-            raise self._named(exc) from exc
-
-    def _named(self, exc: ProxyError) -> ProxyError:
-        return ProxyError(f"{self}: {exc}", error_code=exc.error_code)
-
-
-class _Connected:
-    """A connection that is made already, in the shape of a proxy to go through first."""
-
-    def __init__(self, stream: _Conversation) -> None:
-        self._stream = stream
-
-    async def connect(self, **_: object) -> _Conversation:
-        return self._stream
-
-
-def _keeps_us_out(answers: bytes) -> bool:
-    """Whether a SOCKS5 proxy refused our ways to log in (RFC 1928 3), or our password (RFC 1929 2)."""
-    if answers[:2] == b"\5\2":
-        return len(answers) == 4 and answers[2] == 1 and answers[3] != 0
-    return answers == b"\5\xff"
 
 
 def _is_address(host: str) -> bool:

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Callable, Generic, Literal, Optional, TypeVar, Union
 
-from python_socks import ProxyError
-
 from .arguments import check_seconds
 from .client import ClientListenerFactory, check_arguments, ws_connect
 from .errors import WSInvalidMessageError, WSInvalidStatusError
@@ -263,7 +261,9 @@ def is_for_a_while(error: Exception) -> bool:
     """Whether what :func:`ws_connect` raised may be over when it is tried again."""
     if isinstance(error, WSInvalidStatusError):
         return error.response is not None and _is_status_for_a_while(error.response.status)
-    if isinstance(error, ProxyError):
+    # Not imported before somebody wants a proxy, and what is not imported raises nothing.
+    socks = sys.modules.get("python_socks")
+    if socks is not None and isinstance(error, socks.ProxyError):
         code = error.error_code
         return code is None or code in _SOCKS_REPLIES_FOR_A_WHILE or _is_status_for_a_while(code)
     if isinstance(error, ssl.SSLCertVerificationError):

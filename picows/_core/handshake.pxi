@@ -175,7 +175,8 @@ cdef int factory_failed(Connection connection, reader, error) except -1:
 
 
 cdef int log_factory_error(Connection connection, reader, error) except -1:
-    connection.options.logger.error("the listener factory failed for a request of %r", reader.request.path, exc_info=error)
+    # Not the query, which may hold tokens.
+    connection.options.logger.error("the listener factory failed for a request of %r", reader.request.target_path, exc_info=error)
     return 0
 
 
@@ -251,7 +252,7 @@ cdef int factory_too_late(Connection connection) except -1:
     reader = (<PendingAnswer>connection.handshake).reader
     connection.options.logger.info(
         "the listener factory did not decide about a request of %r within %s seconds of its connection",
-        reader.request.path, connection.options.handshake_timeout)
+        reader.request.target_path, connection.options.handshake_timeout)
     return refuse_for_now(connection, reader)
 
 

@@ -132,6 +132,13 @@ cdef class AsyncioProtocol(Connection):
         self.upgrade_waiter = None
         if self.transport is not None:
             disconnect(self, False)
+            # uvloop ends a transport without a word when it is cancelled between connection_made and its own end of connecting.
+            OneMoreTurn(self, end_untold)
+
+
+def end_untold(AsyncioProtocol connection not None, bint is_last):
+    """The transport has had its time to tell that it was aborted."""
+    connection.connection_lost(None)
 
 
 class WSProtocol(AsyncioProtocol, asyncio.BufferedProtocol):

@@ -439,7 +439,7 @@ def test_workers_share_topics_and_are_restarted_one_by_one(start: Start, tmp_pat
 
 
 def test_people_talk_in_rooms(start: Start) -> None:
-    """The page and its browser: tests/web/test_browser.py."""
+    """The page and its browser: tests/peers/test_web_browser.py."""
     server = start("web_chat", 0)
     url = server.url()
 

@@ -1,5 +1,6 @@
 """A user's mistakes: mypy has to object to each line that is marked so."""
 
+import picows
 from picows import WSBackoff, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect, ws_reconnect
 
 
@@ -20,5 +21,6 @@ async def main() -> None:
     await ws_connect(Client, "ws://127.0.0.1/", max_frame_size="big")  # mistake
     WSBackoff(jitter="half")  # mistake
     ws_reconnect(Client)  # mistake
+    picows.ws_reconect(Client)  # mistake
     for _ in ws_reconnect(Client, "ws://127.0.0.1/"):  # mistake
         pass
