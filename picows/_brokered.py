@@ -59,7 +59,6 @@ class BrokeredSubscriptions(Subscriptions):
 
     def _restored(self) -> None:
         self._broker_there.set()
-        self._lose_echoes()
 
     def _lose_echoes(self) -> None:
         if not self._broker.stores:

@@ -224,7 +224,7 @@ class WSBrokeredTopics(BrokeredSubscriptions, WSTopics):
         assert isinstance(found, BrokerTopic)
         found.coming += 1
         try:
-            while not found.joined or found.asking is not None:
+            while not found.joined:
                 await self._ask(found)
             if transport in each(found.members):
                 return found.position

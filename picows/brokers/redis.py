@@ -110,14 +110,12 @@ class RedisBroker:
             await confirmed
             return await self._last(channel) if self.stores else None
         except (RedisError, OSError) as error:
-            self._channels.pop(channel, None)
-            raise WSBrokerError(f"Redis at {self._place} went away: {error}") from None
+            await self.unsubscribe(topic)
+            raise WSBrokerError(f"Redis at {self._place} has not confirmed the subscription: {error}") from None
 
     async def unsubscribe(self, topic: str) -> None:
         channel = self._prefix + topic
-        confirmed = self._channels.pop(channel, None)
-        if confirmed is not None:
-            confirmed.cancel()
+        self._channels.pop(channel, None)
         if self._up:
             with contextlib.suppress(RedisError, OSError):  # gone with the connection
                 await self._pubsub.unsubscribe(channel)
@@ -140,10 +138,9 @@ class RedisBroker:
         async with self._client.pipeline(transaction=True) as pipe:
             pipe.xinfo_stream(key)
             pipe.xrange(key, count=1)
-            pipe.xrange(key, since, since)
             pipe.xrange(key, f"({since}", count=BATCH)
             try:
-                info, first, same, entries = await pipe.execute(raise_on_error=False)
+                info, first, entries = await pipe.execute(raise_on_error=False)
             except (RedisError, OSError) as error:
                 raise WSBrokerError(f"Redis at {self._place} is away: {error}") from None
         if isinstance(info, ResponseError) and "no such key" in str(info):
@@ -155,7 +152,7 @@ class RedisBroker:
         if _order(since) > _order(last):
             raise WSPositionError(topic, since, f"the last position that was stored is {last}")
         removed = info["entries-added"] - info["length"]
-        if _order(since) < _order(last) and not same and removed:
+        if _order(since) < _order(last) and removed:
             oldest = first[0][0].decode() if first else "none"
             if not first or _order(oldest) > _order(since):
                 raise WSPositionError(topic, since, f"the oldest position that is stored is {oldest}")

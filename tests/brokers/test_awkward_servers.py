@@ -152,7 +152,7 @@ def test_what_is_asked_while_the_connection_comes_back(
                 for topic in ("late", "stays", "goes.and.comes"):
                     await here.publish(topic, TEXT, topic)
                 assert await clients[1].payload() == b"late"
-                assert [await clients[0].payload() for _ in range(2)] == [b"stays", b"goes.and.comes"]
+                assert {await clients[0].payload() for _ in range(2)} == {b"stays", b"goes.and.comes"}
 
     net.run(test())
 
@@ -244,6 +244,67 @@ def test_names_of_nats_servers() -> None:
 
     assert repr(NATSBroker("nats://user:secret@host")) == "<NATSBroker host:4222>"
     assert repr(NATSBroker(["one:4223", "tls://token@two"])) == "<NATSBroker one:4223, two:4222>"
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_more_is_missed_than_is_fetched_at_once(net: Network, kind: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with process(net, kind, tmp_path) as (_, topics, clients, servers):
+            begin = await topics.subscribe(servers[0].transport, "a")
+            topics.unsubscribe(servers[0].transport, "a")
+            await publish_all(topics, "a", range(900))
+            await topics.subscribe(servers[0].transport, "a", since=begin)
+            assert [int(await clients[0].payload()) for _ in range(900)] == list(range(900))
+
+    net.run(test())
+
+
+def test_what_is_left_of_a_redis_stream(net: Network, tmp_path: Path) -> None:
+    """Good is each position behind which nothing was removed."""
+
+    async def test() -> None:
+        async with process(net, "redis-streams", tmp_path) as (_, topics, clients, servers):
+            transport, client = servers[0].transport, topics._broker._client
+            await publish_all(topics, "a", range(10))
+            positions = [entry.decode() for entry, _ in await client.xrange("picows:a")]
+            await client.xtrim("picows:a", maxlen=5, approximate=False)
+            for number in (4, 5, 6, 9):
+                good = number > 4  # behind 4 nothing is missing, either, but who knows
+                if good:
+                    await topics.subscribe(transport, "a", since=positions[number])
+                    topics.unsubscribe(transport, "a")
+                    got = [int(await clients[0].payload()) for _ in range(9 - number)]
+                    assert got == list(range(number + 1, 10))
+                else:
+                    with pytest.raises(WSPositionError, match=f"stored is {positions[5]}"):
+                        await topics.subscribe(transport, "a", since=positions[number])
+            await client.xtrim("picows:a", maxlen=0, approximate=False)
+            with pytest.raises(WSPositionError, match="stored is none"):
+                await topics.subscribe(transport, "a", since=positions[8])
+            await topics.subscribe(transport, "a", since=positions[9])
+
+    net.run(test())
+
+
+def test_a_redis_key_of_somebody_else(net: Network, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with process(net, "redis-streams", tmp_path) as (_, topics, _, servers):
+            await topics._broker._client.set("picows:a", "not a stream")
+            for call in (
+                topics.publish("a", TEXT, "one"),
+                topics.subscribe(servers[0].transport, "a"),
+                anext_of(topics._broker.missed("a", "0")),
+            ):
+                with pytest.raises(WSBrokerError, match="WRONGTYPE"):
+                    await call
+            await until_nobody_listens(topics, "redis-streams", "a")
+
+    net.run(test())
+
+
+async def anext_of(iterator: AsyncIterator[Any]) -> Any:
+    async for each in iterator:
+        return each
 
 
 @pytest.mark.parametrize("kind", STORES)

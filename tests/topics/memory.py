@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from picows import WSBrokerError
+from picows import WSBrokerError, WSTopics
 from picows.errors import WSPositionError
+from tests.connection.networks import Network, subscribers
 
 
 class Hub:
@@ -39,10 +41,13 @@ class MemoryBroker:
         self.flows = open_event()  # what was published comes live
         self.serves = open_event()  # the next stored message
         self.refuses = False  # to subscribe, and to give what is stored
+        self.gives = -1  # so many stored messages, and then it is away for once; -1: all
+        self.trims = False  # the oldest messages, while it gives them, once
         self.on_publish: Callable[[], Any] = int  # when a message is stored, but not confirmed yet
         self._live: list[tuple[str, bytes, str | None]] = []
         self._topics: set[str] = set()
         self._away = False
+        self._back = open_event()
 
     async def open(
         self,
@@ -58,6 +63,8 @@ class MemoryBroker:
         self.hub.brokers.remove(self)
 
     async def publish(self, topic: str, data: bytes, timeout: float | None) -> None:
+        if timeout is None:
+            await self._back.wait()
         if self._away:
             raise WSBrokerError("away, nothing was published")
         self.hub.add(topic, data)
@@ -65,12 +72,14 @@ class MemoryBroker:
 
     async def subscribe(self, topic: str) -> str | None:
         self.calls.append(f"subscribe {topic}")
+        self._topics.add(topic)
+        position = str(self.hub.last) if self.stores else None
         await self.agrees.wait()
         if self.refuses:
+            self._topics.discard(topic)
             raise WSBrokerError("refused")
         self.calls.append("agreed")
-        self._topics.add(topic)
-        return str(self.hub.last) if self.stores else None
+        return position
 
     async def unsubscribe(self, topic: str) -> None:
         self.calls.append(f"unsubscribe {topic}")
@@ -85,9 +94,14 @@ class MemoryBroker:
         for position, of_topic, data in list(self.hub.stored):
             if position > int(since) and of_topic == topic:
                 await self.serves.wait()
-                if self.refuses:
+                if self.refuses or self.gives == 0:
+                    self.gives = -1
                     raise WSBrokerError("away")
+                self.gives -= 1
                 yield str(position), data
+        if self.trims:
+            self.trims = False
+            raise WSPositionError(topic, since, "trimmed")
 
     # What a test tells it
 
@@ -105,10 +119,12 @@ class MemoryBroker:
 
     def cut(self) -> None:
         self._away = True
+        self._back.clear()
         self.interrupted()
 
     def mend(self) -> None:
         self._away = False
+        self._back.set()
         self.restored()
 
 
@@ -116,3 +132,24 @@ def open_event() -> asyncio.Event:
     event = asyncio.Event()
     event.set()
     return event
+
+
+@contextlib.asynccontextmanager
+async def process(net: Network, connections: int, **options: Any) -> AsyncIterator[Any]:
+    """Topics, their broker, and connections."""
+    broker = MemoryBroker(**options)
+    async with subscribers(net, connections) as (clients, servers), WSTopics(broker) as topics:
+        yield topics, broker, clients, servers
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def begin(*calls: Any) -> list[asyncio.Future[Any]]:
+    return [asyncio.ensure_future(call) for call in calls]
+
+
+async def payloads(client: Any, count: int) -> list[bytes]:
+    return [await client.payload() for _ in range(count)]

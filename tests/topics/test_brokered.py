@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
 from picows import WSBrokerError, WSMsgType, WSTopics
+from picows._topic import position_order
 from tests.connection.networks import Network, subscribers, transports
-from tests.topics.memory import Hub, MemoryBroker
+from tests.topics.memory import Hub, MemoryBroker, begin, payloads, process, turns
 
 TEXT = WSMsgType.TEXT
-
-
-@contextlib.asynccontextmanager
-async def process(net: Network, connections: int, **options: Any) -> AsyncIterator[Any]:
-    """Topics, their broker, and connections."""
-    broker = MemoryBroker(**options)
-    async with subscribers(net, connections) as (clients, servers), WSTopics(broker) as topics:
-        yield topics, broker, clients, servers
-
-
-async def turns(count: int = 5) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-def begin(*calls: Any) -> list[asyncio.Future[Any]]:
-    return [asyncio.ensure_future(call) for call in calls]
-
-
-async def payloads(client: Any, count: int) -> list[bytes]:
-    return [await client.payload() for _ in range(count)]
 
 
 # Asking
@@ -235,147 +212,49 @@ def test_an_outage_between_the_confirmation_and_the_message(net: Network, early:
     net.run(test())
 
 
-# What was missed
-
-
-def test_an_outage_while_the_missed_is_fetched(net: Network, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither the process, nor a client that comes back, gets anything twice."""
-
+def test_an_outage_right_behind_the_message(net: Network) -> None:
     async def test() -> None:
-        async with process(net, 2) as (topics, broker, clients, servers):
-            old, new = transports(servers)
-            await topics.subscribe(old, "a")
-            await topics.publish("a", TEXT, "0")
-            broker.cut()
-            async with WSTopics(MemoryBroker(broker.hub)) as others:
-                for number in range(1, 5):
-                    await others.publish("a", TEXT, str(number))
-                broker.serves.clear()
-                broker.mend()
-                (coming,) = begin(topics.subscribe(new, "a", since="0"))
-                await turns()
-                broker.cut()  # once more
-                await others.publish("a", TEXT, "5")
-                broker.mend()
-                await others.publish("a", TEXT, "6")
-                broker.refuses = True
-                broker.serves.set()
-                await turns()
-                broker.refuses = False
-                await coming
-                await others.publish("a", TEXT, "7")
-                for client in clients:
-                    assert await payloads(client, 8) == [b"%d" % number for number in range(8)]
-
-    net.run(test())
-
-
-def test_a_store_that_is_lost(net: Network, caplog: pytest.LogCaptureFixture) -> None:
-    """Its positions begin anew: what comes now is not taken for what has come before."""
-
-    async def test() -> None:
-        async with process(net, 1) as (topics, broker, clients, servers):
+        async with process(net, 1, stores=False) as (topics, broker, _, servers):
             await topics.subscribe(servers[0].transport, "a")
-            for number in range(5):
-                await topics.publish("a", TEXT, str(number))
-            broker.cut()
-            broker.hub.forget()
-            broker.mend()
-            assert await asyncio.wait_for(topics.publish("a", TEXT, "5"), 5) == 1
-            assert await topics.publish("a", TEXT, "6") == 1
-            assert await payloads(clients[0], 7) == [b"%d" % number for number in range(7)]
-
-    net.run(test())
-    assert "messages were lost in an outage" in caplog.text
-
-
-def test_the_same_transport_comes_twice_at_once(net: Network) -> None:
-    async def test() -> None:
-        async with process(net, 1) as (topics, broker, clients, servers):
-            transport = servers[0].transport
-            for number in range(3):
-                await topics.publish("a", TEXT, str(number))
-            broker.serves.clear()
-            (first,) = begin(topics.subscribe(transport, "a", since="0"))
-            await turns(10)
-            for since in ("1", None):
-                with pytest.raises(RuntimeError, match="is subscribing to 'a' already"):
-                    await topics.subscribe(transport, "a", since=since)
-            broker.serves.set()
-            await first
-            topics.unsubscribe(transport, "a")
-            await topics.subscribe(transport, "a", since="2")
-            await topics.publish("a", TEXT, "3")
-            assert await payloads(clients[0], 5) == [b"0", b"1", b"2", b"2", b"3"]
-
-    net.run(test())
-
-
-def test_who_ends_while_it_catches_up(net: Network) -> None:
-    async def test() -> None:
-        async with process(net, 1) as (topics, broker, clients, servers):
-            for number in range(3):
-                await topics.publish("a", TEXT, str(number))
-            broker.serves.clear()
-            (coming,) = begin(topics.subscribe(servers[0].transport, "a", since="0"))
-            await turns(10)
-            clients[0].transport.disconnect(graceful=False)
-            await servers[0].disconnected.wait()
-            broker.serves.set()
-            await coming
-            await turns()
-            assert repr(topics) == "<WSTopics of 0 transports, 0 topics>"
-            assert broker.calls[-2:] == ["unsubscribe a", "agreed"]
-
-    net.run(test())
-
-
-def test_what_is_live_may_be_behind_what_is_stored(net: Network) -> None:
-    async def test() -> None:
-        async with process(net, 2) as (topics, broker, clients, servers):
-            old, new = transports(servers)
-            await topics.subscribe(old, "a")
             broker.flows.clear()
-            publishing = begin(*(topics.publish("a", TEXT, str(number)) for number in range(3)))
-            (coming,) = begin(topics.subscribe(new, "a", since="0"))
-            assert await payloads(clients[1], 3) == [b"0", b"1", b"2"]
+            (publishing,) = begin(topics.publish("a", TEXT, "one"))
             await turns()
-            assert not coming.done()
             broker.flow()
-            await coming
-            assert await asyncio.gather(*publishing) == [1, 1, 1]
-            await topics.publish("a", TEXT, "3")
-            assert await payloads(clients[1], 1) == [b"3"]
-            assert await payloads(clients[0], 4) == [b"0", b"1", b"2", b"3"]
+            broker.cut()
+            assert await publishing == 1
 
     net.run(test())
 
 
-def test_what_was_missed_waits_for_a_slow_peer(net: Network) -> None:
-    """Its memory is bounded, however much that is."""
-    size, count, most = 64 * 1024, 200, 512 * 1024
-
+def test_what_waits_for_the_broker_is_not_lost_with_it(net: Network) -> None:
     async def test() -> None:
-        async with process(net, 1) as (topics, _, clients, servers):
-            for _ in range(count):
-                await topics.publish("a", WSMsgType.BINARY, bytes(size))
-            transport, waited = servers[0].transport, 0
-            clients[0].transport.underlying_transport.pause_reading()
-            (coming,) = begin(topics.subscribe(transport, "a", since="0"))
-            while not transport.write_buffer_size:
-                await asyncio.sleep(0)
-            for _ in range(100):
-                await asyncio.sleep(0)
-                waited = max(waited, transport.write_buffer_size)
-            clients[0].transport.underlying_transport.resume_reading()
-            while not coming.done():
-                await asyncio.sleep(0)
-                waited = max(waited, transport.write_buffer_size)
-            await coming
-            assert 0 < waited < most
-            assert [len(payload) for payload in await payloads(clients[0], count)] == [size] * count
+        async with process(net, 1, stores=False) as (topics, broker, clients, servers):
+            await topics.subscribe(servers[0].transport, "a")
+            broker.cut()
+            (publishing,) = begin(topics.publish("a", TEXT, "one", timeout=None))
+            await turns()
+            broker.mend()
+            assert await publishing == 1
+            assert await clients[0].payload() == b"one"
 
     net.run(test())
+
+
+@pytest.mark.parametrize("wrong", ["", "x", "1-", "-1", "1_0", "+1", " 1", "1.0", "\u0663", "1" * 21])
+def test_what_is_no_position(net: Network, wrong: str) -> None:
+    async def test() -> None:
+        async with process(net, 1) as (topics, _, _, servers):
+            with pytest.raises(ValueError, match="a position is made of decimal numbers"):
+                await topics.subscribe(servers[0].transport, "a", since=wrong)
+
+    net.run(test())
+
+
+def test_positions_are_compared_by_their_numbers() -> None:
+    positions = ["0-0", "9-1", "9-2", "9-10", "10-0", "100-0"]
+    backwards = positions[::-1]
+    assert sorted(backwards, key=position_order) == positions
+    assert position_order("9") < position_order("10")
 
 
 # The end
