@@ -9,6 +9,9 @@ FUZZ_LIVE_ARGS ?= --connections 2000
 MUTATE_ARGS ?= --count 40
 BENCH_ARGS ?=
 LATENCY_ARGS ?=
+# Names and paths; `found`: those on PATH, of pyenv and of uv. The seconds are for each of them.
+INTERPRETERS ?= found
+TEST_ALL_SECONDS ?= 1800
 
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2] + getattr(sys, "abiflags", ""))')
 ifeq ($(version),)
@@ -27,6 +30,9 @@ help:
 	@echo 'make demo         build, then time an echo server and client over TCP and TLS'
 	@echo 'make test         build, then run the tests; PYTEST_ARGS="-k ping" chooses some'
 	@echo 'make test-frameworks  the tests with web frameworks that take long to install'
+	@echo 'make test-all     make test by every CPython that is found, a table at the end; INTERPRETERS="python3.9 python3.13t" chooses'
+	@echo 'make wheels       sdist and wheels into dist, tested as installed; INTERPRETERS chooses'
+	@echo 'make test-oldest  the sdist built and tested with the oldest versions of its dependencies'
 	@echo 'make peers        the tests with browsers, node, nginx, HAProxy and squid; says how to install what is missing'
 	@echo 'make brokers      the tests of topics over real NATS and Redis servers; says how to install what is missing'
 	@echo 'make lint         style of the Python, Cython and C sources'
@@ -57,6 +63,19 @@ test: build
 test-frameworks: build
 	@$(call install,requirements-frameworks.txt)
 	$(python) -m pytest -n 2 tests/frameworks $(PYTEST_ARGS)
+
+# Each interpreter has its own environment, by a `make test` of its own.
+.PHONY: test-all test-oldest wheels
+test-all:
+	@$(PYTHON) -m release.all_interpreters --interpreters "$(INTERPRETERS)" --seconds $(TEST_ALL_SECONDS) --pytest-args "$(PYTEST_ARGS)"
+
+# The tests that need no checkout, on the installed package, outside of the checkout.
+wheels: venv
+	@$(call install,requirements-wheels.txt)
+	@$(python) -m release.wheels --interpreters "$(INTERPRETERS)" --pytest-args "-n 2 $(PYTEST_ARGS)"
+
+test-oldest: venv
+	@$(python) -m release.oldest --interpreter "$(PYTHON)" --pytest-args "-n 2 $(PYTEST_ARGS)"
 
 brokers: build
 	@test -x $(venv)/bin/nats-server || command -v nats-server >/dev/null || \
@@ -164,8 +183,9 @@ install = cmp -s $1 $(venv)/$(subst /,-,$1) || { \
     echo 'Installing $1 into $(notdir $(venv))'; \
     $(python) -m pip install -q --disable-pip-version-check -r $1 && cp $1 $(venv)/$(subst /,-,$1); }
 
+# The pip that old interpreters come with takes a quarter of an hour to find what fits together.
 venv:
-	@test -x $(python) -a -x $(venv)/bin/pip || $(PYTHON) -m venv --clear $(venv) || { rm -rf $(venv); \
+	@test -x $(python) -a -x $(venv)/bin/pip || $(PYTHON) -m venv --clear --upgrade-deps $(venv) || { rm -rf $(venv); \
 	    echo '$(PYTHON) cannot create a virtual environment.'; \
 	    echo 'On Debian and Ubuntu its venv module is a package of its own, python3-venv.'; \
 	    echo 'Or name another interpreter, for example: make test PYTHON=python3.12'; exit 1; } >&2
@@ -174,4 +194,4 @@ venv:
 	    exit 1; } >&2
 	@command -v $${CC:-cc} >/dev/null || { echo 'No C compiler: install gcc or clang, or name one by CC.' >&2; exit 1; }
 	@$(call install,requirements-test.txt)
-	@$(if $(filter 3.13,$(version)),$(call install,requirements-test-3.13.txt))
+	@$(if $(filter %t,$(version)),,$(call install,requirements-test-gil.txt))

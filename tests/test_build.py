@@ -40,7 +40,8 @@ def test_the_test_environment_holds_all_that_the_package_depends_on() -> None:
     # The first string of a line; what is quoted behind it belongs to its marker.
     needed = requirement_names("\n".join(re.findall(r'^(?:    |\w+ = \[)"+(.*?)"', declared, re.MULTILINE)))
     assert {"httptools", "multidict", "python-socks[asyncio]", "aiofastnet", "isal", "prompt_toolkit", "uvloop"} <= needed
-    assert needed <= requirement_names((CHECKOUT / "requirements-test.txt").read_text(encoding="utf-8"))
+    files = ("requirements-test.txt", "requirements-test-gil.txt")
+    assert needed <= requirement_names("\n".join((CHECKOUT / name).read_text(encoding="utf-8") for name in files))
 
 
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this CPython has a GIL")

@@ -3,7 +3,9 @@
 An `except websockets.ConnectionClosed` or an `isinstance` in a library has to hold for what we
 raise and return. So the types that carry no behaviour of a connection are taken from `websockets`
 where it is installed, each by its documented name; what it does not have, and all of them where it
-is not installed, are our own of the same shape.
+is not installed, are our own of the same shape. So are all beside a version of `websockets` that is
+older than the one we follow. It lacks some of them, attributes of others, and checks: headers there
+take line breaks in their values.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any, TypeVar
 
 OURS = __name__.rpartition(".")[0]
 STOOD_FOR = "websockets"
+_FOLLOWED = 17  # the version of it whose types ours are like
 
 # The table: of which module which types.
 SHARED: dict[str, frozenset[str]] = {
@@ -79,10 +82,12 @@ def _theirs(module: str) -> ModuleType | None:
     name = f"{STOOD_FOR}.{module}"
     loaded = sys.modules.get(name)
     if loaded is not None:
-        return None if _is_ours(loaded) else loaded
+        return None if _is_ours(loaded) or _is_older(sys.modules.get(STOOD_FOR)) else loaded
     if _is_ours(sys.modules.get(STOOD_FOR)):
         return None
     try:
+        if _is_older(importlib.import_module(STOOD_FOR)):
+            return None
         return importlib.import_module(name)
     except ImportError:
         return None
@@ -90,6 +95,11 @@ def _theirs(module: str) -> ModuleType | None:
 
 def _is_ours(module: ModuleType | None) -> bool:
     return module is not None and module.__name__.partition(".")[0] == OURS.partition(".")[0]
+
+
+def _is_older(package: ModuleType | None) -> bool:
+    version = getattr(package, "__version__", None)
+    return isinstance(version, str) and int(version.partition(".")[0]) < _FOLLOWED
 
 
 # Decided once, for all of them: an exception of theirs among types of ours would fit nowhere.

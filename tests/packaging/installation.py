@@ -14,8 +14,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
 
-# Nothing else of the checkout: the list of files in an old egg-info would go into the sdist.
-FOLDERS = ["conformance", "docs", "examples", "fuzz", "mutation", "picows", "profiling", "tests"]
+FOLDERS = ["conformance", "docs", "examples", "fuzz", "mutation", "picows", "profiling", "release", "tests"]
 FILES = ["HISTORY.rst", "LICENSE", "MANIFEST.in", "Makefile", "README.rst", "SECURITY.md", "pyproject.toml", "setup.py"]
 FILES += sorted(path.name for path in CHECKOUT.glob("requirements-*.txt"))
 SOURCES = [*FOLDERS, *FILES]
@@ -42,6 +41,16 @@ def run(command: list[str], cwd: Path, environment: dict[str, str] | None = None
     return done.stdout
 
 
+def copy_sources(folder: Path) -> None:
+    """What an sdist is made from. In the checkout an old egg-info might lie, whose list of files would count."""
+    folder.mkdir(exist_ok=True)
+    for name in SOURCES:
+        if (CHECKOUT / name).is_dir():
+            shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "_build"))
+        else:
+            shutil.copy(CHECKOUT / name, folder / name)
+
+
 @functools.cache
 def install(tests_folder: Path) -> Installation:
     """Build and install below the folder of the test run, once for all its workers."""
@@ -66,12 +75,7 @@ def build(folder: Path) -> None:
     compiler.chmod(0o755)
     source, site, elsewhere = folder / "source", folder / "site", folder / "elsewhere"
     elsewhere.mkdir()
-    source.mkdir()
-    for name in SOURCES:
-        if (CHECKOUT / name).is_dir():
-            shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "_build"))
-        else:
-            shutil.copy(CHECKOUT / name, source / name)
+    copy_sources(source)
     # Most of the time would go into optimisation, which nothing here depends on.
     environment = {**os.environ, "CC": str(compiler)}
     run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source)], elsewhere, environment)

@@ -13,7 +13,8 @@ import pytest
 from tests.connection.networks import Network
 from tests.connection.proxies import client_tls, server_tls
 
-theirs = pytest.importorskip("websockets.asyncio.client")
+pytest.importorskip("websockets", minversion="17", reason="picows.websockets does what websockets 17 does")
+theirs = importlib.import_module("websockets.asyncio.client")
 ours = importlib.import_module("picows.websockets.asyncio.client")
 CLIENTS = {"theirs": theirs, "ours": ours}
 

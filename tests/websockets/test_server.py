@@ -199,13 +199,15 @@ def test_close_waits_for_the_handlers(net: Network) -> None:
 
 @over_both_loops
 def test_an_opening_handshake_gets_503_when_the_server_closes(net: Network) -> None:
-    begun = asyncio.Event()
+    begun: asyncio.Event
 
     async def process_request(connection: Any, request: Any) -> None:
         begun.set()
         await asyncio.sleep(60)
 
     async def test() -> None:
+        nonlocal begun
+        begun = asyncio.Event()  # up to Python 3.9 it belongs to a loop from the beginning
         async with running(net, process_request=process_request) as (server, _), asking(server, request()) as peer:
             await begun.wait()
             async with asking(server, b"GET / HTTP/1.1\r\n") as silent:
@@ -346,7 +348,7 @@ def test_broadcast_checks_the_message(message: Any) -> None:
 
 
 def test_broadcast_leaves_out_who_sends_a_fragmented_message(net: Network, caplog: pytest.LogCaptureFixture) -> None:
-    more = asyncio.Event()
+    more: asyncio.Event
 
     async def fragments() -> Any:
         yield "a"
@@ -358,6 +360,8 @@ def test_broadcast_leaves_out_who_sends_a_fragmented_message(net: Network, caplo
         await ws.wait_closed()
 
     async def test() -> None:
+        nonlocal more
+        more = asyncio.Event()
         async with running(net, handler) as (server, _), asking(server, request()) as peer:
             await head_of(peer)
             assert (await peer.receive()).payload == b"a"

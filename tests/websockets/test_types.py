@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,9 +47,9 @@ from picows.websockets.frames import Close, CloseCode, Frame, Opcode
 from picows.websockets.http11 import Request, Response
 from picows.websockets.protocol import Side, State
 from picows.websockets.uri import WebSocketURI, parse_uri
+from tests.websockets.servers import INSTALLED
 
 WITHOUT = "PICOWS_TEST_WITHOUT_WEBSOCKETS"
-INSTALLED = sys.modules.get("websockets") is not None
 
 OK, AWAY = Close(1000, ""), Close(1001, "bye")
 NOT_FOUND = Response(404, "Not Found", Headers())
@@ -457,3 +458,17 @@ def test_settings_of_deflate() -> None:
     client = CLIENT(server_max_window_bits=8)
     assert (client.name, client.client_max_window_bits, client.server_max_window_bits) == ("permessage-deflate", True, 8)
     assert SERVER().client_max_window_bits is None
+
+
+@pytest.mark.parametrize(("version", "home"), [("16.9", "picows.websockets.exceptions"), ("17.0", "websockets.exceptions")])
+def test_types_of_an_older_package_are_not_taken(version: str, home: str, tmp_path: Path) -> None:
+    """They lack what ours have, and the two do not mix."""
+    package = tmp_path / "websockets"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"__version__ = '{version}'\n")
+    (package / "exceptions.py").write_text("class WebSocketException(Exception): pass\n")
+    code = "from picows.websockets.exceptions import WebSocketException as error; print(error.__module__)"
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == home
