@@ -4,6 +4,7 @@ Environment switches, each off unless set to 1:
   PICOWS_SANITIZE        AddressSanitizer and UndefinedBehaviorSanitizer (`make sanitize` shows how to run such a build)
   PICOWS_DEBUG           assertions and bounds checks on, no optimisation
   PICOWS_BUILD_EXAMPLES  what tests and examples have in Cython too, which no wheel holds; for a build in place
+  PICOWS_FUZZ            only what the native fuzz targets are made of, with counters for libFuzzer; for clang (`make fuzz-native`)
 """
 
 import hashlib
@@ -21,6 +22,7 @@ def switched_on(name):
     return os.environ.get(name, "0") not in ("", "0")
 
 
+FUZZ = switched_on("PICOWS_FUZZ")
 SANITIZE = switched_on("PICOWS_SANITIZE")
 DEBUG = switched_on("PICOWS_DEBUG")
 
@@ -51,6 +53,8 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno
 def compiler_flags(compiler_type):
     if compiler_type != "unix":
         return [], []
+    if FUZZ:  # the sanitizers are the caller's: where coverage is measured there are none
+        return [*WARNINGS, "-g", "-UNDEBUG", "-fsanitize=fuzzer-no-link"], ["-fsanitize=fuzzer-no-link"]
     if SANITIZE:
         return [*WARNINGS, "-O1", "-g", "-UNDEBUG", *SANITIZERS], SANITIZERS
     if DEBUG:
@@ -101,8 +105,13 @@ def extensions():
             Extension(path[: -len(".pyx")].replace(os.sep, "."), [path], depends=interface("picows/*.pxd", "picows/_native/*"))
             for path in interface("examples/*.pyx", "tests/*/bindings.pyx")
         ]
+    if FUZZ:
+        under = [*BELOW_THE_LOOP, *interface("fuzz/native/*.h", "fuzz/native/*.pxi")]
+        names = [path[: -len(".pyx")].replace(os.sep, ".") for path in interface("fuzz/native/*.pyx")]
+        targets = [Extension(name, [name.replace(".", os.sep) + ".pyx"], depends=under) for name in names]
+        modules = [module for module in modules if module.name in ("picows._messages", "picows.upgrade._fields")] + targets
     for module in modules:
-        module.include_dirs = ["picows"]
+        module.include_dirs = ["picows", *(["fuzz/native"] if FUZZ else [])]
     return modules
 
 
@@ -132,6 +141,7 @@ class BuildChanged(build_ext):
         from Cython.Compiler import Options
 
         Options.warning_errors = True
+        Options.default_options["emit_linenums"] = FUZZ  # what sanitizers and coverage report are lines of Cython then
         # One directory per interpreter, so that builds for several may run at the same time. Cython copies the headers
         # there by time stamp, so nothing old may lie in it.
         translated_to = os.path.join(self.build_temp, "cython")
