@@ -5,6 +5,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 30
+FUZZ_NATIVE_RUNS ?= 10000000
 FUZZ_LIVE_ARGS ?= --connections 2000
 MUTATE_ARGS ?= --count 40
 BENCH_ARGS ?=
@@ -24,7 +25,7 @@ sanitized := build/sanitize-$(version)
 traced := build/coverage-$(version)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test brokers peers lint types docs sanitize fuzz fuzz-live fuzz-live-sanitize bench clean build venv sanitized
+.PHONY: help demo test brokers peers lint types docs sanitize fuzz fuzz-native fuzz-live fuzz-live-sanitize bench clean build venv sanitized
 
 help:
 	@echo 'make demo         build, then time an echo server and client over TCP and TLS'
@@ -42,6 +43,7 @@ help:
 	@echo 'make coverage     which lines and branches the tests run, Python and Cython, into build/'
 	@echo 'make mutate       breaks the compiled modules on purpose, and names the breaks that no test sees; MUTATE_ARGS="$(MUTATE_ARGS)"'
 	@echo 'make fuzz         random bytes for the codec, the upgrade and compression, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
+	@echo 'make fuzz-native  the C code by clang and libFuzzer, FUZZ_NATIVE_RUNS=$(FUZZ_NATIVE_RUNS) executions; "fuzz_native.py --help" tells more'
 	@echo 'make fuzz-live    live connections whose listeners do anything; FUZZ_LIVE_ARGS="$(FUZZ_LIVE_ARGS)", "--help" tells more'
 	@echo 'make fuzz-live-sanitize   the same under the sanitizers'
 	@echo 'make conformance  the Autobahn testsuite, by the program that AUTOBAHN names; CONFORMANCE_ARGS="--quick" for a part'
@@ -97,8 +99,8 @@ build: venv
 
 lint: venv
 	$(python) -m ruff check .
-	PATH="$(venv)/bin:$$PATH" cython-lint picows examples profiling tests
-	for header in picows/_native/*.h; do \
+	PATH="$(venv)/bin:$$PATH" cython-lint picows examples fuzz profiling tests
+	for header in picows/_native/*.h fuzz/native/*.h; do \
 	    $${CC:-cc} -x c -std=c11 -fsyntax-only -Wall -Wextra -Wconversion -Werror -Wno-unused-function $$header || exit 1; done
 
 types: build
@@ -145,6 +147,10 @@ fuzz: build
 	PYTHONPATH=. $(python) fuzz/fuzz_codec.py --seconds $(FUZZ_SECONDS)
 	PYTHONPATH=. $(python) fuzz/fuzz_upgrade.py --seconds $(FUZZ_SECONDS)
 	PYTHONPATH=. $(python) fuzz/fuzz_deflate.py --seconds $(FUZZ_SECONDS)
+
+# Says what to install where there is no clang, or no library of the interpreter.
+fuzz-native: build
+	@$(python) fuzz/fuzz_native.py --runs $(FUZZ_NATIVE_RUNS) $(FUZZ_NATIVE_ARGS)
 
 fuzz-live: build
 	PYTHONPATH=. $(python) fuzz/fuzz_live.py $(FUZZ_LIVE_ARGS)

@@ -5,6 +5,7 @@ Environment switches, each off unless set to 1:
   PICOWS_DEBUG           assertions and bounds checks on, no optimisation
   PICOWS_TRACE           tells coverage which lines of Cython ran, and leaves the C sources where coverage looks for them
   PICOWS_BUILD_EXAMPLES  what tests and examples have in Cython too, which no wheel holds; for a build in place
+  PICOWS_FUZZ            only what the native fuzz targets are made of, with counters for libFuzzer; for clang (`make fuzz-native`)
 """
 
 import hashlib
@@ -23,6 +24,7 @@ def switched_on(name):
     return os.environ.get(name, "0") not in ("", "0")
 
 
+FUZZ = switched_on("PICOWS_FUZZ")
 SANITIZE = switched_on("PICOWS_SANITIZE")
 DEBUG = switched_on("PICOWS_DEBUG")
 TRACE = switched_on("PICOWS_TRACE")
@@ -56,6 +58,8 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno
 def compiler_flags(compiler_type):
     if compiler_type != "unix":
         return [], []
+    if FUZZ:  # the sanitizers are the caller's: where coverage is measured there are none
+        return [*WARNINGS, "-g", "-UNDEBUG", "-fsanitize=fuzzer-no-link"], ["-fsanitize=fuzzer-no-link"]
     if SANITIZE:
         return [*WARNINGS, "-O1", "-g", "-UNDEBUG", *SANITIZERS], SANITIZERS
     if DEBUG:
@@ -108,8 +112,13 @@ def extensions():
             Extension(path[: -len(".pyx")].replace(os.sep, "."), [path], depends=interface("picows/*.pxd", "picows/_native/*"))
             for path in interface("examples/*.pyx", "tests/*/bindings.pyx")
         ]
+    if FUZZ:
+        under = [*BELOW_THE_LOOP, *interface("fuzz/native/*.h", "fuzz/native/*.pxi")]
+        names = [path[: -len(".pyx")].replace(os.sep, ".") for path in interface("fuzz/native/*.pyx")]
+        targets = [Extension(name, [name.replace(".", os.sep) + ".pyx"], depends=under) for name in names]
+        modules = [module for module in modules if module.name in ("picows._messages", "picows.upgrade._fields")] + targets
     for module in modules:
-        module.include_dirs = ["picows"]
+        module.include_dirs = ["picows", *(["fuzz/native"] if FUZZ else [])]
     return modules
 
 
@@ -139,6 +148,7 @@ class BuildChanged(build_ext):
         from Cython.Compiler import Options
 
         Options.warning_errors = True
+        Options.default_options["emit_linenums"] = FUZZ  # what sanitizers and coverage report are lines of Cython then
         # One directory per interpreter, so that builds for several may run at the same time. Cython copies the headers
         # there by time stamp, so nothing old may lie in it.
         translated_to = None if TRACE else os.path.join(self.build_temp, "cython")
