@@ -6,6 +6,8 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 30
 FUZZ_LIVE_ARGS ?= --connections 2000
+FAULTS_ARGS ?= --connections 5000 --jobs 2
+FAULTS_MEMORY_ARGS ?= --lives 1000
 BENCH_ARGS ?=
 LATENCY_ARGS ?=
 
@@ -19,7 +21,7 @@ python := $(venv)/bin/python
 sanitized := build/sanitize-$(version)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test brokers peers lint types docs sanitize fuzz fuzz-live fuzz-live-sanitize bench clean build venv sanitized
+.PHONY: help demo test brokers peers lint types docs sanitize fuzz fuzz-live fuzz-live-sanitize faults bench clean build venv sanitized
 
 help:
 	@echo 'make demo         build, then time an echo server and client over TCP and TLS'
@@ -34,6 +36,7 @@ help:
 	@echo 'make fuzz         random bytes for the codec, the upgrade and compression, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
 	@echo 'make fuzz-live    live connections whose listeners do anything; FUZZ_LIVE_ARGS="$(FUZZ_LIVE_ARGS)", "--help" tells more'
 	@echo 'make fuzz-live-sanitize   the same under the sanitizers'
+	@echo 'make faults       connections over a network that breaks, and without memory; FAULTS_ARGS="$(FAULTS_ARGS)", "--help" tells more'
 	@echo 'make conformance  the Autobahn testsuite, by the program that AUTOBAHN names; CONFORMANCE_ARGS="--quick" for a part'
 	@echo 'make bench        figures and charts of picows and other libraries; BENCH_ARGS="--quick" takes 3 minutes, not 15'
 	@echo 'make count        instructions and system calls of a frame, by valgrind; COUNT_ARGS="--compare old.json" compares'
@@ -112,6 +115,11 @@ fuzz-live: build
 
 fuzz-live-sanitize: sanitized
 	cd $(sanitized) && $(under_sanitizers) PYTHONPATH=. $(python) $(CURDIR)/fuzz/fuzz_live.py $(FUZZ_LIVE_ARGS)
+
+# Broken connections, then memory that runs out. 100,000 of the first take a quarter of an hour on two cores.
+faults: build
+	PYTHONPATH=. $(python) fuzz/fuzz_faults.py $(FAULTS_ARGS)
+	PYTHONPATH=. $(python) fuzz/fuzz_memory.py $(FAULTS_MEMORY_ARGS)
 
 bench: build
 	@$(call install,requirements-benchmark.txt)
