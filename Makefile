@@ -8,6 +8,8 @@ FUZZ_SECONDS ?= 30
 FUZZ_NATIVE_RUNS ?= 10000000
 FUZZ_LIVE_ARGS ?= --connections 2000
 MUTATE_ARGS ?= --count 40
+FAULTS_ARGS ?= --connections 5000 --jobs 2
+FAULTS_MEMORY_ARGS ?= --lives 1000
 BENCH_ARGS ?=
 LATENCY_ARGS ?=
 # Names and paths; `found`: those on PATH, of pyenv and of uv. The seconds are for each of them.
@@ -25,7 +27,8 @@ sanitized := build/sanitize-$(version)
 traced := build/coverage-$(version)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test brokers peers lint types docs sanitize fuzz fuzz-native fuzz-live fuzz-live-sanitize bench clean build venv sanitized
+.PHONY: help demo test brokers peers lint types docs sanitize fuzz fuzz-native fuzz-live fuzz-live-sanitize faults
+.PHONY: bench clean build venv sanitized
 
 help:
 	@echo 'make demo         build, then time an echo server and client over TCP and TLS'
@@ -46,6 +49,7 @@ help:
 	@echo 'make fuzz-native  the C code by clang and libFuzzer, FUZZ_NATIVE_RUNS=$(FUZZ_NATIVE_RUNS) executions; "fuzz_native.py --help" tells more'
 	@echo 'make fuzz-live    live connections whose listeners do anything; FUZZ_LIVE_ARGS="$(FUZZ_LIVE_ARGS)", "--help" tells more'
 	@echo 'make fuzz-live-sanitize   the same under the sanitizers'
+	@echo 'make faults       connections over a network that breaks, and without memory; FAULTS_ARGS="$(FAULTS_ARGS)", "--help" tells more'
 	@echo 'make conformance  the Autobahn testsuite, by the program that AUTOBAHN names; CONFORMANCE_ARGS="--quick" for a part'
 	@echo 'make bench        figures and charts of picows and other libraries; BENCH_ARGS="--quick" takes 3 minutes, not 15'
 	@echo 'make count        instructions and system calls of a frame, by valgrind; COUNT_ARGS="--compare old.json" compares'
@@ -157,6 +161,11 @@ fuzz-live: build
 
 fuzz-live-sanitize: sanitized
 	cd $(sanitized) && $(under_sanitizers) PYTHONPATH=. $(python) $(CURDIR)/fuzz/fuzz_live.py $(FUZZ_LIVE_ARGS)
+
+# Broken connections, then memory that runs out. 100,000 of the first take a quarter of an hour on two cores.
+faults: build
+	PYTHONPATH=. $(python) fuzz/fuzz_faults.py $(FAULTS_ARGS)
+	PYTHONPATH=. $(python) fuzz/fuzz_memory.py $(FAULTS_MEMORY_ARGS)
 
 bench: build
 	@$(call install,requirements-benchmark.txt)

@@ -95,6 +95,9 @@ class Batches:
     def expects_loop_error(self, context: dict[str, Any]) -> bool:
         return False
 
+    def expects_warning(self, message: str) -> bool:
+        return False
+
     def during_block(self, number: int) -> AbstractContextManager[object]:
         return contextlib.nullcontext()
 
@@ -143,11 +146,13 @@ class Batches:
         loop.run_until_complete(task)
 
     def run(self) -> None:
-        for kind in dict.fromkeys(network.loop for network in self.networks):
-            indices = [i for i in self._indices() if self.networks[i % len(self.networks)].loop == kind]
-            for number, block in itertools.groupby(indices, lambda index: index // self.block):
+        for number, block in itertools.groupby(self._indices(), lambda index: index // self.block):
+            by_loop: dict[str, list[int]] = {}
+            for index in block:
+                by_loop.setdefault(self.networks[index % len(self.networks)].loop, []).append(index)
+            for kind, indices in by_loop.items():
                 with self.during_block(number):
-                    self._run_block(kind, list(block))
+                    self._run_block(kind, indices)
 
     def _indices(self) -> list[int]:
         arguments = self.arguments
@@ -278,8 +283,12 @@ def work(batches: Batches) -> None:
     sys.setswitchinterval(0.0005)
     logging.getLogger().addHandler(Records(batches))
     warnings.simplefilter("always")
-    warnings.showwarning = lambda message, category, filename, lineno, *_: batches.found(  # type: ignore[assignment]
-        -1, f"{category.__name__}: {message} ({filename}:{lineno})")
+
+    def warned(message: object, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+        if not batches.expects_warning(str(message)):
+            batches.found(-1, f"{category.__name__}: {message} ({filename}:{lineno})")
+
+    warnings.showwarning = warned  # type: ignore[assignment]
 
     def unraisable(args: Any) -> None:
         if not batches.expects_unraisable(args.exc_value):

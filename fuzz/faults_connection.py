@@ -27,7 +27,7 @@ class Options:
 
     def __init__(self, chance: random.Random, breaks: bool) -> None:
         self.mode = chance.choice(["frames", "messages", "deflate"])
-        self.dialing, self.handshake = (chance.choice([0.3, 0.6]), chance.choice([0.3, 0.6])) if breaks else (PATIENT, PATIENT)
+        self.dialing, self.handshake = (chance.choice([0.4, 0.8]), chance.choice([0.4, 0.8])) if breaks else (PATIENT, PATIENT)
         self.close_timeout = chance.choice([0.1, 0.3]) if breaks else PATIENT
         self.arguments: dict[str, Any] = {
             "websocket_handshake_timeout": self.handshake,
@@ -68,6 +68,7 @@ class FaultyConnection:
         self._proxy: FaultyProxy | None = None
         self._began = time.monotonic()
         self._stage = "start"
+        self._first: Side | None = None  # who has ended it
 
     def _side(self, name: str, origin: int, coroutines: bool) -> Side:
         options = self._options[name]
@@ -83,10 +84,9 @@ class FaultyConnection:
         return how if self._sides["client"].connected else f"{how}, not connected"
 
     def __str__(self) -> str:
-        happened = self._proxy and self._proxy.happened
         return "; ".join([
             f"in {self._stage}", str(self._network), *map(str, self._sides.values()), f"finale {self._finale}, "
-            f"client first {self._client_first}, together {self._together}", f"planned: {self._plan}", f"happened: {happened}",
+            f"client first {self._client_first}, together {self._together}", f"planned: {self._plan}", str(self._proxy),
             *(f"{name} {options.mode} {options.arguments}" for name, options in self._options.items())])
 
     def _found(self, text: str) -> None:
@@ -130,7 +130,7 @@ class FaultyConnection:
             tls = {"ssl": self._batches.peers.tls[False], "ssl_handshake_timeout": options.handshake}
         if isinstance(side, Awaiting):
             return await serve(
-                side.live, host, 0, open_timeout=options.handshake, close_timeout=options.close_timeout,
+                side.begin, host, 0, open_timeout=options.handshake, close_timeout=options.close_timeout,
                 compression="deflate" if options.mode == "deflate" else None, max_size=None, **{**tls, "ping_interval": None})
         assert isinstance(side, Listening)
 
@@ -158,7 +158,7 @@ class FaultyConnection:
                 ws = await connect(
                     url, ssl=context, open_timeout=options.dialing, close_timeout=options.close_timeout, proxy=None,
                     compression="deflate" if options.mode == "deflate" else None, max_size=None, ping_interval=None)
-                return asyncio.ensure_future(side.live(ws))
+                return side.begin(ws)
             assert isinstance(side, Listening)
             await ws_connect(
                 lambda: self._watched(side), url, ssl_context=context, use_aiofastnet=self._network.fast,
@@ -201,6 +201,7 @@ class FaultyConnection:
         sides = self._open
         if not self._client_first:
             sides.reverse()
+        self._first = sides[0] if sides else None
         if self._together:
             await asyncio.gather(*(self._end_one(side, how) for side, how in zip(sides, self._finale)))
             return
@@ -239,8 +240,7 @@ class FaultyConnection:
         """Whether all that was sent has to come."""
         if receiver.close_seen:
             return True
-        first = self._sides["client" if self._client_first else "server"]
-        if self._plan.breaks or self._together or sender is not first or self._finale[0] == "abort":
+        if self._plan.breaks or self._together or sender is not self._first or self._finale[0] == "abort":
             return False
         # A TLS connection cannot be half closed: what the peer still sends is answered by a reset.
         return self._finale[0] != "disconnect" or isinstance(sender, Awaiting) or not (self._network.tls and receiver.sent)

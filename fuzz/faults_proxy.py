@@ -92,6 +92,7 @@ class Direction:
         self._proxy, self.name, self._source, self._target = proxy, name, source, target
         self._loop = asyncio.get_running_loop()
         self._lost = False  # nothing is passed on any more
+        self.came = 0  # bytes
         self._pace: Fault | None = None
         self._paced = 0
         self.enter(OPENING)
@@ -119,6 +120,7 @@ class Direction:
                 data = b""
             if not data:
                 break
+            self.came += len(data)
             await self._pass(data)
         if not self._lost:
             self.end()
@@ -217,6 +219,10 @@ class FaultyProxy:
         for each in waiting:
             each.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+    def __str__(self) -> str:
+        came = [f"{direction.came} bytes {direction.name}" for direction in self._directions] or ["no connection"]
+        return f"happened: {self.happened}, came {', '.join(came)}"
 
     async def happen(self, fault: Fault) -> None:
         """Called by the stream in which it happens."""

@@ -207,15 +207,17 @@ class Awaiting(Side):
     ws: Any
     _closes = False  # what comes is of no interest any more
 
-    async def live(self, ws: Any) -> None:
-        """From the moment in which it is connected to its end."""
+    def begin(self, ws: Any) -> asyncio.Future[None]:
         self.calls += "c"
         self.ws = ws
+        return asyncio.ensure_future(self._live())
+
+    async def _live(self) -> None:
         # Who waited to send and did not read could wait for a peer that does the same.
         sending = [asyncio.ensure_future(self._send_all([(0.0, size) for size in self._first]))]
         try:
             while True:
-                message = await ws.recv()
+                message = await self.ws.recv()
                 self.calls += "f"
                 self.take(message.encode() if isinstance(message, str) else message)
                 if self._replies:

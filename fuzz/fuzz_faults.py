@@ -24,7 +24,7 @@ from jobs import add_arguments, is_job, run_jobs
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, connections=1000, parallel=64, networks=",".join(map(str, NETWORKS)))
+    add_arguments(parser, connections=1000, parallel=96, networks=",".join(map(str, NETWORKS)))
     parser.add_argument("--limit", type=float, default=TIME_LIMIT, help="seconds that a connection may take")
     parser.add_argument("--signals", choices=SIGNALS, default=SIGNALS[0], help="which connections signals interrupt")
     arguments = parser.parse_args()

@@ -10,7 +10,6 @@ cdef int begin_handshake(Connection connection) except -1:
         connection.timer = connection.loop.call_later(
             connection.options.handshake_timeout, handshake_timer_due, connection)
     if connection.is_client:
-        connection.upgrade_waiter = connection.loop.create_future()
         write_head(connection, connection.request.to_bytes())
     return 0
 

@@ -297,8 +297,11 @@ class Server:
         if close_connections:
             for connection in self.connections:
                 self._close_later(connection, code, reason)
-        while self._handlers or self._closings:
-            await asyncio.wait([*self._handlers, *self._closings])
+        while waiting := [*self._handlers, *self._closings]:
+            done, _ = await asyncio.wait(waiting)
+            for task in done:
+                # They have left, unless there was no memory for it.
+                self._handlers.pop(task, None)
         if close_connections:
             server.abort_clients()  # who is in the handshake of TLS
         await server.wait_closed()
