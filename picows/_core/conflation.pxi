@@ -71,7 +71,9 @@ cdef int let_wait(Connection connection, key, LatestValue value) except -1:
         Py_ssize_t size = PyBytes_GET_SIZE(value.frame)
         Py_ssize_t growth = size
     if latest is not None:
-        slot = <LatestSlot>latest.slots.get(key)
+        # Ours as long as keys are compared, by code of the user's: that may send what waits, and free it.
+        slots = latest.slots
+        slot = <LatestSlot>slots.get(key)
         if slot is not None:
             growth -= PyBytes_GET_SIZE(slot.value.frame)
     if growth > 0 and connection.options.max_write_buffer_size != 0 and not fits_write_buffer(connection, growth):
