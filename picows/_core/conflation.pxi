@@ -71,6 +71,7 @@ cdef int let_wait(Connection connection, key, LatestValue value) except -1:
         Py_ssize_t size = PyBytes_GET_SIZE(value.frame)
         Py_ssize_t growth = size
     if latest is not None:
+        # Ours as long as keys are compared, by code of the user's: that may send what waits, and free it.
         slots = latest.slots
         slot = <LatestSlot>slots.get(key)
         if slot is not None:

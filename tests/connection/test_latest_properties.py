@@ -65,6 +65,38 @@ def test_keys_that_act_when_they_are_compared(net: Network, act: str, comparison
     net.run(test())
 
 
+class Freeing(Meddling):
+    """In its first comparison it ends the connection, and takes the memory of what waited."""
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        if self.act is None:
+            return True
+        act, self.act = self.act, None
+        act()
+        self.taken = [{1: 7} for _ in range(100)]
+        return False
+
+
+def test_a_key_that_frees_what_it_is_compared_with() -> None:
+    net = Network()
+
+    async def test() -> None:
+        async with raw_client(net, Recorder) as (peer, listener):
+            transport = listener.transport
+            sent = await stall(peer, transport)
+            assert transport.send_latest(1, WSMsgType.TEXT, "one") is True
+            key = Freeing()
+            key.act = lambda: transport.send_close(1000)
+            assert transport.send_latest(key, WSMsgType.TEXT, "two") is False
+            await skip(peer, sent)
+            assert await payloads(peer, 2) == [b"one", close_payload(1000)]
+
+    net.run(test())
+
+
 KEYS = st.lists(st.sampled_from("abcde"), max_size=12)
 
 
