@@ -30,7 +30,7 @@ HOST, TOPIC = "127.0.0.1", "prices.btc"
 BACKOFF = WSBackoff(0.02, maximum=0.5)
 AT_ONCE, PAUSE = 20, 0.01  # messages, and seconds until the next ones
 DOWN = 0.3  # seconds until a broker that was killed is started again
-PATIENCE = 30.0  # seconds for all clients to get the last message
+PATIENCE = 60.0  # seconds for all clients to get the last message
 END = "end"
 
 

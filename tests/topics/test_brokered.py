@@ -233,6 +233,7 @@ def test_what_waits_for_the_broker_is_not_lost_with_it(net: Network) -> None:
             broker.cut()
             (publishing,) = begin(topics.publish("a", TEXT, "one", timeout=None))
             await turns()
+            broker.cut()  # once more, as it comes back
             broker.mend()
             assert await publishing == 1
             assert await clients[0].payload() == b"one"
