@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import gc
 import importlib
+import logging
 import random
 import signal
 import weakref
@@ -66,6 +67,10 @@ class Worker(Batches):
     def expects_loop_error(self, context: dict[str, Any]) -> bool:
         """uvloop's TLS tells a future of the failed handshake, for which nobody waits any more."""
         return "never retrieved" in context["message"] and isinstance(context.get("exception"), ConnectionResetError)
+
+    def expects_record(self, record: logging.LogRecord) -> bool:
+        """What transports say of data that is sent between the end of TCP and their connection_lost."""
+        return record.getMessage() in ("SSL connection is closed", "socket.send() raised exception.")
 
     def expects_warning(self, message: str) -> bool:
         """asyncio does not close the TCP connection below a TLS handshake that has not begun yet."""

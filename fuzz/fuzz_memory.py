@@ -119,7 +119,7 @@ class Lives:
             return
         self.suffered[type(error).__name__] += 1
         with contextlib.suppress(MemoryError):
-            if isinstance(error, MemoryError):
+            if isinstance(error, (MemoryError, SystemError)):  # the latter by an interpreter that has lost the former
                 print("FAILED", " ".join(calls_in_libraries(error)), file=sys.stderr)
             print(where, *traceback.format_exception(type(error), error, error.__traceback__), file=sys.stderr, flush=True)
         # What asyncio says when it had no memory to look for the running loop.
