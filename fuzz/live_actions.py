@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections.abc import Hashable
 from typing import Any
 
 from live_side import OURS, Action, Raised, Side
@@ -52,6 +53,8 @@ def echo(side: Side) -> None:
         keys = keys_in(bytes(payload))
     except Damaged:
         return
+    if any(key in side.latest for key in keys):
+        return  # it would not be known by which way it has come
     side.bytes_left -= memoryview(payload).nbytes
     side.send_data(payload, keys)
 
@@ -110,6 +113,69 @@ def broadcast(side: Side) -> None:
         world.broadcasts -= 1
         for ledger, entry in entries:
             entry.until = len(ledger.entries) - 1
+            entry.taken = True if taken == len(targets) else False if taken == 0 else None
+
+
+class Name:
+    """A key that does something when it is compared."""
+
+    def __init__(self, name: str, side: Side) -> None:
+        self.name, self._side = name, side
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __eq__(self, other: object) -> bool:
+        world = self._side.world
+        world.comparing += 1
+        try:
+            self._side.act(1)
+        finally:
+            world.comparing -= 1
+        return getattr(other, "name", other) == self.name
+
+
+def some_name(side: Side) -> tuple[str, Hashable]:
+    name = side.chance.choice(["a", "b", "c"])
+    return name, Name(name, side) if side.chance.random() < 0.1 else name
+
+
+def send_latest(side: Side) -> None:
+    """One or several: those that the peer is too slow for give their places to newer ones."""
+    chance, transport = side.chance, side.transport
+    assert transport is not None
+    for _ in range(chance.choice([1, 1, 2, 10])):
+        if side.world.comparing:
+            return
+        name, latest = some_name(side)
+        key, payload = side.chunk(side.some_size())
+        form = chance.randrange(3)
+        message = payload.decode() if form == 0 else bytearray(payload) if form == 1 else payload
+        entry = side.latest.open(name, key)
+        try:
+            entry.taken = transport.send_latest(latest, chance.choice([WSMsgType.TEXT, WSMsgType.BINARY]), message,
+                                                compress=chance.choice([None, None, True, False]))
+        except WSSlowPeerError:
+            entry.taken = False
+        if isinstance(message, bytearray):
+            message[:] = bytes(len(message))  # it is ours again
+
+
+def broadcast_latest(side: Side) -> None:
+    world, chance = side.world, side.chance
+    if world.comparing:
+        return
+    targets = [other for other in world.live if other.transport is not None and (other is side or chance.random() < 0.1)]
+    name, latest = some_name(side)
+    key, payload = side.chunk(side.some_size())
+    entries = [(other.latest, other.latest.open(name, key)) for other in targets]
+    taken = None
+    try:
+        taken = ws_broadcast([other.transport for other in targets], WSMsgType.BINARY, payload,
+                             compress=chance.choice([None, True, False]), latest=latest)
+    finally:
+        for ledger, entry in entries:
+            entry.until = ledger.last(name)
             entry.taken = True if taken == len(targets) else False if taken == 0 else None
 
 
@@ -243,7 +309,7 @@ def look(side: Side) -> None:
 def misuse(side: Side) -> None:
     """Nothing is sent."""
     assert side.transport is not None
-    kind = side.chance.randrange(4)
+    kind = side.chance.randrange(7)
     try:
         if kind == 0:
             side.transport.send(WSMsgType.PING, bytes(126))
@@ -251,6 +317,12 @@ def misuse(side: Side) -> None:
             side.transport.send_close(1006, None)
         elif kind == 2:
             side.transport.send(WSMsgType.TEXT, 5)  # type: ignore[arg-type]
+        elif kind == 3:
+            side.transport.send_latest("a", WSMsgType.PING, b"")
+        elif kind == 4:
+            side.transport.send_latest([], WSMsgType.TEXT, b"")
+        elif kind == 5:
+            ws_broadcast([side.transport], WSMsgType.TEXT, b"", fin=False, latest="a")
         else:
             side.transport.send_reuse_external_bytearray(WSMsgType.TEXT, bytearray(20), 13)
     except (TypeError, ValueError):
@@ -263,7 +335,7 @@ def misuse(side: Side) -> None:
 def act_elsewhere(side: Side) -> None:
     other = side.chance.choice(side.world.live) if side.world.live else side
     if other.transport is not None:
-        other.do(side.chance.choice([send, send, send_burst, flush, cork, send_control]))
+        other.do(side.chance.choice([send, send, send_burst, send_latest, flush, cork, send_control]))
 
 
 def act_in_task(side: Side) -> None:
@@ -276,8 +348,9 @@ def act_in_task(side: Side) -> None:
 
 ACTIONS: list[Action] = [
     (send, 30, False), (send_burst, 8, False), (send_nothing, 2, False), (echo, 15, False), (send_external, 8, False),
-    (resize_external, 5, False), (send_control, 6, False), (broadcast, 3, False), (cork, 6, False), (flush, 3, False),
-    (drop_views, 3, False), (use_old_frames, 2, False), (set_limits, 2, False), (look, 2, False), (act_elsewhere, 3, False),
+    (resize_external, 5, False), (send_control, 6, False), (broadcast, 3, False), (send_latest, 10, False),
+    (broadcast_latest, 3, False), (cork, 6, False), (flush, 3, False), (drop_views, 3, False), (use_old_frames, 2, False),
+    (set_limits, 2, False), (look, 2, False), (act_elsewhere, 3, False),
     (act_in_task, 6, False), (measure, 1, False), (misuse, 1, False), (wait, 1, False), (cancel_tasks, 1, False),
     (pause_reading, 1, True), (run_nested, 0.4, True), (run_again, 2, True), (leave, 1, True), (fail, 0.7, True),
     (send_close, 0.5, True), (disconnect, 0.5, True), (abort, 0.2, True), (close, 0.4, True),

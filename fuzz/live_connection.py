@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import time
-from dataclasses import dataclass
 from typing import Any
 
+from batches import Network
 from live_listener import Anything, Quiet
 from live_peer import Peer
 from live_side import OURS, Action, Raised, Side, World, is_ours
@@ -27,16 +28,6 @@ from picows import (
 )
 
 PROTOCOL_FAULTS = (1002, 1007, 1009)  # what the fuzzer never closes with itself
-
-
-@dataclass(frozen=True)
-class Network:
-    loop: str
-    tls: bool
-    fast: bool
-
-    def __str__(self) -> str:
-        return "-".join([self.loop, "tls" if self.tls else "tcp", *["aiofastnet"] * self.fast])
 
 
 class Options:
@@ -98,6 +89,8 @@ def shrink_send_buffer(sock: socket.socket, size: int) -> None:
 class LiveConnection:
     """Drawn from a seed: who takes part, with what options, and how it ends."""
 
+    outcome = ""
+
     def __init__(self, world: World, peers: PeerThread, network: Network, index: int, chance: random.Random,
                  origin: int, actions: list[Action], nested: bool = False) -> None:
         self.world, self.peers, self.network, self.index, self.chance = world, peers, network, index, chance
@@ -143,6 +136,12 @@ class LiveConnection:
         if self.refuses and side.chance.random() < 0.5:
             raise Raised(OURS)
         return (Anything if side.chance.random() < 0.9 else Quiet)(side)
+
+    def abort(self) -> None:
+        for side in self.sides:
+            if side.transport is not None:
+                with contextlib.suppress(Exception):
+                    side.transport.underlying_transport.abort()
 
     async def run(self) -> None:
         server = None

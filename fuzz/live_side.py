@@ -9,7 +9,20 @@ from collections.abc import Callable, Coroutine
 from itertools import accumulate
 from typing import Any, Protocol
 
-from live_wire import BINARY, CONTINUATION, LARGEST, TEXT, Assembler, Damaged, Entry, Key, Ledger, keys_in, make_chunk
+from live_wire import (
+    BINARY,
+    CONTINUATION,
+    LARGEST,
+    TEXT,
+    Assembler,
+    Damaged,
+    Entry,
+    Key,
+    LatestLedger,
+    Ledger,
+    keys_in,
+    make_chunk,
+)
 
 from picows import WSError, WSFrame, WSMsgType, WSSlowPeerError, WSTransport
 
@@ -38,6 +51,7 @@ class World(Protocol):
     live: list[Side]
     broadcasts: int  # that are under way
     judging: int  # frames that may be pongs: what is read meanwhile would overtake them
+    comparing: int  # keys of send_latest: what is sent under keys meanwhile is older or newer than what waits for the comparison
 
     def found(self, index: int, text: str) -> None: ...
     def run_nested(self, side: Side) -> None: ...
@@ -60,6 +74,7 @@ class Side:
         self.budget = 150
         self.bytes_left = chance.choice([20_000, 300_000, 1_000_000, 3_000_000])
         self.sent, self.pings = Ledger(), Ledger()
+        self.latest = LatestLedger()
         self.came: list[Key] = []
         self.problems: list[str] = []
         self.transport: WSTransport | None = None
@@ -223,7 +238,19 @@ class Side:
         if self.fragmented:
             for entry in self.fragments:
                 entry.taken = entry.taken and None  # nobody sees the begin of a message
-        return self.sent.fault(came, complete)
+        latest = [key for key in came if key in self.latest]
+        fault = self.sent.fault([key for key in came if key not in self.latest], complete)
+        if fault is not None:
+            return fault
+        # At the end what waits is dropped where it would get into a message that has not ended.
+        complete = complete and not self.fragmented and not self.quiet
+        fault = self.latest.fault(latest, complete)
+        gone = self.latest.gone(len(latest))
+        if fault is None and complete and gone is not None and self.transport is not None:
+            replaced = self.transport.stats().replaced
+            if replaced != gone:
+                return f"{gone} messages under keys did not come, but {replaced} were replaced"
+        return fault
 
     def ended(self) -> None:
         """Let go of all that was kept."""

@@ -224,3 +224,55 @@ class Ledger:
                     return i, f"{entry.key} was lost or overtaken by {key}"
                 late.append((entry.until, entry))
         return at, f"{key} came, but was never sent here, or twice, or earlier"
+
+
+class LatestLedger:
+    """What one side sent under names, where a newer message may have taken the place of an older one."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[Entry]] = {}
+        self._places: dict[Key, tuple[str, int]] = {}
+
+    def open(self, name: str, key: Key) -> Entry:
+        row = self._rows.setdefault(name, [])
+        self._places[key] = name, len(row)
+        row.append(Entry(key))
+        return row[-1]
+
+    def last(self, name: str) -> int:
+        """Until where, for the entry of a broadcast that has ended."""
+        return len(self._rows[name]) - 1
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._places
+
+    def gone(self, came: int) -> int | None:
+        """How many were taken and did not come; None if that is not known."""
+        taken = [entry.taken for row in self._rows.values() for entry in row]
+        return None if None in taken else taken.count(True) - came
+
+    def fault(self, came: list[Key], complete: bool) -> str | None:
+        """What is wrong with what came: never an older one behind a newer one, and the newest at the end."""
+        seen: dict[str, list[int]] = {name: [] for name in self._rows}
+        for key in came:
+            name, place = self._places[key]
+            row, before = self._rows[name], seen[name]
+            if row[place].taken is False:
+                return f"{key} came under {name}, but send_latest said that it was not taken"
+            if place in before:
+                return f"{key} came twice under {name}"
+            for other in before:
+                if _is_before(row, place, other):
+                    return f"{key} came under {name} behind {row[other].key}, which is newer"
+            before.append(place)
+        for name, row in self._rows.items():
+            for place, entry in enumerate(row):
+                newest = all(_is_before(row, other, place) for other in seen[name])
+                if complete and entry.taken and place not in seen[name] and newest:
+                    return f"{entry.key}, the newest under {name} of those before the end, is missing; {len(came)} came"
+        return None
+
+
+def _is_before(row: list[Entry], one: int, other: int) -> bool:
+    """Whether one was sent before the other beyond doubt."""
+    return other > max(one, row[one].until)

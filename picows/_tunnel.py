@@ -7,7 +7,6 @@ carries the bytes. Importing it takes time, so this module is imported when a pr
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from typing import cast
 
 from python_socks import ProxyError, ProxyTimeoutError, ProxyType
@@ -139,8 +138,6 @@ class Tunnel:
         self._timeout = timeout
         user, password = proxy.user_info or ("", "")
         if proxy.scheme == "socks4":
-            if _is_ipv6(server.host):
-                raise ValueError(f"proxy: SOCKS4 cannot connect to an IPv6 address: {server.host}")
             if not user.isascii() or "\0" in user:
                 raise ValueError("proxy: a SOCKS4 user name must be ASCII")
         elif proxy.scheme in ("socks5", "socks5h"):
@@ -210,10 +207,3 @@ def _keeps_us_out(answers: bytes) -> bool:
     if answers[:2] == b"\5\2":
         return len(answers) == 4 and answers[2] == 1 and answers[3] != 0
     return answers == b"\5\xff"
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).version == 6
-    except ValueError:
-        return False

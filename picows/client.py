@@ -7,7 +7,7 @@ import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, Union, cast
+from typing import Any, Literal, Optional, TypeVar, Union, cast
 from urllib.parse import urldefrag, urljoin
 
 from .arguments import accepts, check_optional
@@ -21,7 +21,7 @@ from .picows import (
     WSSlowPeerPolicy,
     WSTransport,
 )
-from .proxy import SocketFactory, dial
+from .proxy import SocketFactory, UnreachableByProxy, dial
 from .settings import OPTIONS, LoggerLike, Settings, document_options
 from .upgrade import WSUpgradeRequest, WSUpgradeResponse, create_request
 from .url import WSParsedURL, parse_proxy_url, parse_url
@@ -29,6 +29,9 @@ from .url import WSParsedURL, parse_proxy_url, parse_url
 _Listener = TypeVar("_Listener", bound=WSListener)
 _Factory = Callable[[WSUpgradeRequest, WSUpgradeResponse], _Listener]
 ClientListenerFactory = Union[Callable[[], _Listener], _Factory[_Listener]]
+
+# Head, body and the response itself.
+_Received = tuple[Optional[bytes], Optional[bytes], Optional[WSUpgradeResponse]]
 
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 
@@ -117,6 +120,8 @@ async def ws_connect(
     factory, target, request = _checked(settings, ws_listener_factory, url, kwargs)
     options = ConnectionOptions(settings, factory)
     redirects = 0
+    # Of the redirect to the target; its error would lead back to this frame.
+    received: _Received | None = None
     while True:
         protocol = WSProtocol(options, request, target.url.is_secure)
         try:
@@ -147,7 +152,12 @@ async def ws_connect(
                     answer.raw_body,
                     answer.response,
                 ) from answer
-            target = target.redirected(answer)
+            target, received = target.redirected(answer), _received(answer)
+        except UnreachableByProxy as exc:
+            protocol.abort()
+            if received is None:
+                raise
+            raise _invalid_location(target.url.url, str(exc), received) from exc
         except BaseException:
             protocol.abort()
             raise
@@ -232,10 +242,7 @@ class _Target:
             url = parse_url(re.sub("^http", "ws", location, flags=re.IGNORECASE))
         except ValueError as exc:
             fault = exc.msg if isinstance(exc, WSInvalidURL) else str(exc)
-            error = WSInvalidLocation(location, f"a redirect leads there, {fault}")
-            error.raw_header, error.raw_body = answer.raw_header, answer.raw_body
-            error.response = answer.response
-            raise error from exc
+            raise _invalid_location(location, fault, _received(answer)) from exc
         if self.url.is_secure and not url.is_secure:
             raise _redirect_error(f"a redirect leads from wss to ws: {location}", answer)
         if (url.scheme, url.host, url.port) == (self.url.scheme, self.url.host, self.url.port):
@@ -253,6 +260,16 @@ class _Target:
 
 def _is_redirect(answer: WSInvalidStatusError) -> bool:
     return answer.response is not None and answer.response.status in _REDIRECT_STATUSES
+
+
+def _received(answer: WSInvalidStatusError) -> _Received:
+    return answer.raw_header, answer.raw_body, answer.response
+
+
+def _invalid_location(location: str, fault: str, received: _Received) -> WSInvalidLocation:
+    error = WSInvalidLocation(location, f"a redirect leads there, {fault}")
+    error.raw_header, error.raw_body, error.response = received
+    return error
 
 
 def _redirect_error(description: str, answer: WSInvalidStatusError) -> WSHandshakeError:

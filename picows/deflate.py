@@ -137,6 +137,8 @@ class WSDeflate:
             object.__setattr__(self, name, value)
         try:
             DeflateKey(zlib, level, _DEFAULT_WINDOW, mem_level).context()
+        except MemoryError:
+            raise
         except Exception as exc:
             raise ValueError(f"{zlib.__name__} takes no level={level} with mem_level={mem_level}: {exc}") from exc
 

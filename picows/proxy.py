@@ -38,6 +38,7 @@ SocketFactory = Callable[
 
 # The arguments of create_connection that are about TLS, and those that are about making a socket.
 _TLS_KWARGS = (
+    "server_hostname",
     "ssl_handshake_timeout",
     "ssl_shutdown_timeout",
     "ssl_incoming_bio_size",
@@ -85,6 +86,10 @@ def network(loop: asyncio.AbstractEventLoop, use_aiofastnet: bool, method: str) 
     return call
 
 
+class UnreachableByProxy(ValueError):
+    """The protocol of the proxy cannot name the server."""
+
+
 async def dial(
     loop: asyncio.AbstractEventLoop,
     protocol: asyncio.BaseProtocol,
@@ -98,6 +103,7 @@ async def dial(
     connect_timeout: float | None,
     tunnel_timeout: float | None,
     kwargs: dict[str, Any],
+    proxy_tls: dict[str, Any] | None = None,
 ) -> None:
     """Connect a protocol to the server that `url` names.
 
@@ -109,9 +115,12 @@ async def dial(
     proxy may take to open the tunnel.
     `kwargs` are for :meth:`asyncio.loop.create_connection`; through a proxy they are about the
     connection to the proxy, except for ``server_hostname``, which is always the server's.
+    `proxy_tls` are those about TLS with the proxy, ``server_hostname`` among them; None: those in
+    `kwargs` count for it as well, under the proxy's own name.
 
     :raises WSInvalidURL: the proxy's URL is wrong
-    :raises ValueError: the proxy's protocol cannot carry what the URLs ask for
+    :raises UnreachableByProxy: the proxy's protocol cannot name the server
+    :raises ValueError: nor can it carry the user name or the password for the proxy
     :raises python_socks.ProxyError: the proxy refused the tunnel, or is no such proxy
     :raises asyncio.TimeoutError: one of the times is over; the message says what was waited for
     :raises OSError: from the system, when a connection fails
@@ -124,30 +133,33 @@ async def dial(
     over_tls = url.is_secure or (tunnel is not None and tunnel.proxy.is_secure)
     dialler = _Dialler(loop, choose_aiofastnet(loop, use_aiofastnet, over_tls), kwargs)
     context = _tls_context(url, ssl_context)
-    hostname = url.host if dialler.server_hostname is None else dialler.server_hostname
+    tls = _named(dialler.tls, url.host)
 
     with Deadline(loop, connect_timeout) as deadline:
         if tunnel is None:
             deadline.waits_for = "the socket_factory"
             sock = await _make_socket(socket_factory, url)
             deadline.waits_for = _steps(url, sock)
-            await dialler.connect(protocol, url, sock, context, hostname)
+            await dialler.connect(protocol, url, sock, context, tls)
             return
 
         proxy_context = _tls_context(tunnel.proxy, proxy_ssl_context)
+        if proxy_tls is None:
+            proxy_tls = {**dialler.tls, "server_hostname": None}
+        proxy_tls = _named(proxy_tls, tunnel.proxy.host)
         deadline.waits_for = "the socket_factory"
         sock = await _make_socket(socket_factory, tunnel.proxy)
         conversation = tunnel.conversation
         try:
             deadline.waits_for = _steps(tunnel.proxy, sock)
             transport = await dialler.connect(
-                conversation, tunnel.proxy, sock, proxy_context, tunnel.proxy.host
+                conversation, tunnel.proxy, sock, proxy_context, proxy_tls
             )
             deadline.waits_for = f"a tunnel by the {tunnel}"
             await tunnel.open()
             if context is not None:
                 deadline.waits_for = f"TLS with {url.host}:{url.port}, through the proxy"
-                transport = await dialler.start_tls(transport, conversation, context, hostname)
+                transport = await dialler.start_tls(transport, conversation, context, tls)
                 tunnel.check()
             transport.set_protocol(protocol)
             protocol.connection_made(transport)
@@ -159,6 +171,8 @@ async def dial(
 def _tunnel_through(
     proxy: WSParsedURL, server: WSParsedURL, timeout: float | None, loop: asyncio.AbstractEventLoop
 ) -> Tunnel:
+    if proxy.scheme == "socks4" and _is_ipv6(server.host):
+        raise UnreachableByProxy(f"proxy: SOCKS4 cannot connect to an IPv6 address: {server.host}")
     # It needs python-socks, which is slow to import, and few want a proxy.
     from ._tunnel import Tunnel
 
@@ -206,6 +220,11 @@ def system_proxy(server: WSParsedURL) -> str | None:
     return url
 
 
+def _named(tls: dict[str, Any], host: str) -> dict[str, Any]:
+    """Arguments about TLS; the certificate is checked for the host, unless they have another name."""
+    return tls if tls.get("server_hostname") is not None else {**tls, "server_hostname": host}
+
+
 def _tls_context(url: WSParsedURL, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
     if not url.is_secure:
         return None
@@ -245,9 +264,8 @@ class _Dialler:
         self._loop = loop
         self._use_aiofastnet = use_aiofastnet
         self._kwargs = dict(kwargs)
-        self.server_hostname: str | None = self._kwargs.pop("server_hostname", None)
-        # They count for every layer of TLS there is, and there may be none.
-        self._tls_kwargs = {k: self._kwargs.pop(k) for k in _TLS_KWARGS if k in self._kwargs}
+        # There may be no TLS that they count for.
+        self.tls = {k: self._kwargs.pop(k) for k in _TLS_KWARGS if k in self._kwargs}
 
     async def connect(
         self,
@@ -255,12 +273,12 @@ class _Dialler:
         endpoint: WSParsedURL,
         sock: socket.socket | None,
         context: ssl.SSLContext | None,
-        hostname: str,
+        tls: dict[str, Any],
     ) -> asyncio.Transport:
         """Connect to the endpoint, over the socket if there is one."""
         kwargs = dict(self._kwargs)
         if context is not None:
-            kwargs.update(self._tls_kwargs, ssl=context, server_hostname=hostname)
+            kwargs.update(tls, ssl=context)
         create_connection = network(self._loop, self._use_aiofastnet, "create_connection")
         if sock is None:
             transport, _ = await create_connection(
@@ -286,17 +304,17 @@ class _Dialler:
         transport: asyncio.Transport,
         protocol: asyncio.BaseProtocol,
         context: ssl.SSLContext,
-        hostname: str,
+        tls: dict[str, Any],
     ) -> asyncio.Transport:
         """Start TLS on a connected transport, which may be a TLS one itself."""
         _allow_tls_in_tls(transport)
         start_tls = network(self._loop, self._use_aiofastnet, "start_tls")
-        secure: asyncio.Transport | None = await start_tls(
-            transport, protocol, context, server_hostname=hostname, **self._tls_kwargs
-        )
+        secure: asyncio.Transport | None = await start_tls(transport, protocol, context, **tls)
         # Event loops take a connection that was just closed for the end of the handshake.
         if secure is None or secure.is_closing() or transport.is_closing():
-            raise ConnectionResetError(f"{hostname} closed the connection in the TLS handshake")
+            raise ConnectionResetError(
+                f"{tls['server_hostname']} closed the connection in the TLS handshake"
+            )
         return secure
 
     async def _connect_socket(self, sock: socket.socket, endpoint: WSParsedURL) -> None:
@@ -358,3 +376,8 @@ def _is_address(host: str) -> bool:
     return True
 
 
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False

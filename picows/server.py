@@ -329,9 +329,10 @@ class WSServer(asyncio.AbstractServer):
         try:
             begin = self._loop.time()
             for number, transport in enumerate(transports):
-                delay = begin + spread * number / len(transports) - self._loop.time()
-                if delay > 0:
-                    await asyncio.sleep(delay)
+                if spread:
+                    # Those that are late go one in each turn of the loop: in one lump they would make the next ones late.
+                    due = begin + spread * number / len(transports)
+                    await asyncio.sleep(max(0.0, due - self._loop.time()))
                 closing.append(self._loop.create_task(transport.close(code, reason, timeout)))
             await asyncio.gather(*closing)
         except asyncio.CancelledError:

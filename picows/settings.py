@@ -30,7 +30,7 @@ LoggerLike = Union[logging.Logger, "logging.LoggerAdapter[Any]"]
 _Check = Callable[[str, object], None]
 
 # What a connection calls, some of it only when something goes wrong.
-_LOGGER_METHODS = ("isEnabledFor", "log", "debug", "info", "warning", "error")
+LOGGER_METHODS = ("isEnabledFor", "log", "debug", "info", "warning", "error")
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
@@ -110,7 +110,7 @@ def _check_write_buffer_size(name: str, value: object) -> None:
 def _check_logger(name: str, value: object) -> None:
     if value is None or isinstance(value, str):
         return
-    for method in _LOGGER_METHODS:
+    for method in LOGGER_METHODS:
         if not callable(getattr(value, method, None)):
             raise TypeError(
                 f"{name} must be a str, a logger or None, "

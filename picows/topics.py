@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import logging
-import os
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, overload
 
 from ._broker import WSBroker
-from ._envelope import Envelope, pack, unpack
-from ._members import each, with_member, without_member
-from ._topic import BrokerTopic, Replay, Topic, check_topic, position_order
+from ._brokered import BrokeredSubscriptions
+from ._envelope import Envelope, pack
+from ._members import each
+from ._subscriptions import Subscriptions
+from ._topic import BrokerTopic, check_topic, position_order
 from .arguments import check_seconds
-from .errors import WSBrokerError, WSPositionError
+from .errors import WSBrokerError
 from .picows import WSMsgType, WSTransport, watch_end, ws_broadcast
 
 if TYPE_CHECKING:
@@ -23,15 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["WSBrokeredTopics", "WSTopics"]
 
-_logger = logging.getLogger("picows.topics")
-
 ECHO_TIMEOUT = 10.0  # seconds a broker may take to send back what it has confirmed
-RETRY_DELAY = 0.1  # seconds between attempts to fetch what was missed
-REPLAY_BUFFER = 256 * 1024  # bytes of what was missed that may wait for a peer
 
 
-
-class WSTopics:
+class WSTopics(Subscriptions):
     """Who has subscribed to what.
 
     .. code-block:: python
@@ -57,6 +50,7 @@ class WSTopics:
         are told the position of what they have got.
     """
 
+    # No __init__: type checkers would take its word for the type, which depends on `broker`.
     @overload
     def __new__(cls, broker: None = None) -> WSTopics: ...
     @overload
@@ -69,14 +63,6 @@ class WSTopics:
         self = object.__new__(cls)
         self._begin()
         return self
-
-    # No __init__: type checkers would take its word for the type, which depends on `broker`.
-    def _begin(self) -> None:
-        self._topics: dict[str, Topic] = {}
-        self._joined: dict[WSTransport, Any] = {}  # to their Topics, as _members.py keeps them
-        self._thread = 0
-        # One tuple for all transports: no memory for each.
-        self._end_watchers = (self._leave,)
 
     def __repr__(self) -> str:
         return f"<WSTopics of {len(self._joined)} transports, {len(self._topics)} topics>"
@@ -154,54 +140,6 @@ class WSTopics:
         _check_transport(transport)
         return frozenset(topic.name for topic in each(self._joined.get(transport)))
 
-    def _send(self, topic: str, msg_type: WSMsgType, message: Any, latest: Any, compress: Any) -> int:
-        found = self._topics.get(topic)
-        # Without subscribers, too: a wrong message is told at once.
-        transports = () if found is None else each(found.members)
-        return ws_broadcast(transports, msg_type, message, True, compress, latest=latest)
-
-    def _join(self, transport: WSTransport, name: str) -> None:
-        topic = self._topics.get(name)
-        if topic is None:
-            topic = self._topics[name] = self._new_topic(name)
-        joined = self._joined.get(transport)
-        if topic not in each(joined):
-            topic.members = with_member(topic.members, transport)
-            self._joined[transport] = with_member(joined, topic)
-
-    def _part(self, transport: WSTransport, topic: Topic) -> None:
-        joined = without_member(self._joined.pop(transport), topic)
-        if joined is not None:
-            self._joined[transport] = joined
-        self._remove(transport, topic)
-
-    def _leave(self, transport: WSTransport) -> None:
-        for topic in each(self._joined.pop(transport, None)):
-            self._remove(transport, topic)
-
-    def _remove(self, transport: WSTransport, topic: Topic) -> None:
-        topic.members = without_member(topic.members, transport)
-        if topic.members is None:
-            self._drop(topic)
-
-    def _new_topic(self, name: str) -> Topic:
-        return Topic(name)
-
-    def _drop(self, topic: Topic) -> None:
-        """Nobody is left of those who have subscribed."""
-        del self._topics[topic.name]
-
-    def _check_thread(self, method: str) -> None:
-        thread = threading.get_ident()
-        if thread == self._thread:
-            return
-        if self._joined:
-            raise RuntimeError(
-                f"WSTopics.{method} was called from thread {thread}, "
-                f"but its transports belong to thread {self._thread}"
-            )
-        self._thread = thread
-
 
 def _check_transport(transport: object) -> None:
     if not isinstance(transport, WSTransport):
@@ -213,7 +151,7 @@ def _check_msg_type(msg_type: object) -> None:
         raise ValueError(f"msg_type is {msg_type!r}, expected TEXT or BINARY")
 
 
-class WSBrokeredTopics(WSTopics):
+class WSBrokeredTopics(BrokeredSubscriptions, WSTopics):
     """What ``WSTopics(broker)`` makes: topics that several processes have in common.
 
     .. code-block:: python
@@ -228,15 +166,6 @@ class WSBrokeredTopics(WSTopics):
 
     Belongs to the event loop that ``async with`` is run on.
     """
-
-    def __init__(self, broker: WSBroker, *, stamp: Callable[[str, str, bytes], str | Buffer] | None = None) -> None:
-        self._broker = broker
-        self._stamp = stamp
-        self._sender = os.urandom(8)
-        self._numbers = itertools.count()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._open = False
-        self._broker_there = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         """Connect to the broker.
@@ -277,7 +206,8 @@ class WSBrokeredTopics(WSTopics):
         :raises WSPositionError: not all that was published after `since` is stored any longer
         :raises WSBrokerError: the broker refuses, or is away
         :raises ValueError, TypeError: an argument is wrong
-        :raises RuntimeError: called from another thread, or outside of ``async with``
+        :raises RuntimeError: the transport is subscribing already; or called from another thread, or
+            outside of ``async with``
         """
         check_topic(topic)
         if since is not None:
@@ -294,10 +224,12 @@ class WSBrokeredTopics(WSTopics):
         assert isinstance(found, BrokerTopic)
         found.coming += 1
         try:
-            while not found.joined or found.asking is not None:
+            while not found.joined:
                 await self._ask(found)
             if transport in each(found.members):
                 return found.position
+            if any(replay.transport is transport for replay in found.replays):
+                raise RuntimeError(f"the transport is subscribing to {topic!r} already")
             if since is not None:
                 await self._replay(found, transport, since)
             if not transport.is_disconnected:
@@ -370,182 +302,3 @@ class WSBrokeredTopics(WSTopics):
             found.confirmed.discard(number)
             found.echoes.pop(number, None)
             echo.cancel()
-
-    # What the broker calls.
-
-    def _receive(self, name: str, data: bytes, position: str | None) -> None:
-        topic = self._topics.get(name)
-        if isinstance(topic, BrokerTopic):
-            if topic.held is not None:
-                topic.held.append((data, position))
-            else:
-                self._deliver(topic, data, position)
-
-    def _interrupted(self) -> None:
-        self._broker_there.clear()
-        for topic in self._all():
-            topic.outages += 1
-            if self._broker.stores and topic.held is None and topic.position is not None:
-                topic.held = []
-                self._run(self._catch_up(topic))
-        self._lose_echoes()
-
-    def _restored(self) -> None:
-        self._broker_there.set()
-        self._lose_echoes()
-
-    def _lose_echoes(self) -> None:
-        if not self._broker.stores:
-            for topic in self._all():
-                topic.fail_echoes("the broker went away before the message came back: it may have arrived or not")
-
-    # How a message goes on.
-
-    def _deliver(self, topic: BrokerTopic, data: bytes, position: str | None) -> None:
-        if position is not None:
-            order = position_order(position)
-            if order <= topic.order:
-                return  # it has come before
-            topic.order, topic.position = order, position
-        try:
-            envelope = unpack(data)
-        except ValueError as error:
-            _logger.warning("what the broker sent on topic %r was dropped: %s", topic.name, error)
-            return
-        count = 0
-        if topic.members is not None:
-            message = self._stamped(topic, position, envelope)
-            count = self._send(topic.name, envelope.msg_type, message, envelope.latest, envelope.compress)
-        if position is not None:
-            for replay in topic.replays:
-                replay.held.append((order, position, envelope))
-            topic.wake()
-        if envelope.sender == self._sender:
-            echo = topic.echoes.get(envelope.number)
-            if echo is not None and not echo.done():
-                echo.set_result(count)
-
-    def _stamped(self, topic: Topic, position: str | None, envelope: Envelope) -> Any:
-        if self._stamp is None or position is None:
-            return envelope.payload
-        return self._stamp(topic.name, position, envelope.payload)
-
-    # What was missed.
-
-    async def _missed(self, topic: str, since: str) -> AsyncIterator[tuple[str, bytes]]:
-        """All behind a position, to the end of the store, over outages of the broker as well."""
-        while True:
-            try:
-                async for position, data in self._broker.missed(topic, since):
-                    yield position, data
-                    since = position
-                return
-            except WSBrokerError:
-                await asyncio.sleep(RETRY_DELAY)
-
-    async def _catch_up(self, topic: BrokerTopic) -> None:
-        """After an outage: first what was missed, then what came meanwhile."""
-        outages = -1
-        while outages != topic.outages or not self._broker_there.is_set():
-            await self._broker_there.wait()
-            outages = topic.outages
-            assert topic.position is not None
-            try:
-                async for position, data in self._missed(topic.name, topic.position):
-                    self._deliver(topic, data, position)
-            except WSPositionError as error:
-                _logger.error("messages were lost in an outage of the broker: %s", error)
-        held, topic.held = topic.held, None
-        for data, at in held or ():
-            self._deliver(topic, data, at)
-
-    async def _replay(self, topic: BrokerTopic, transport: WSTransport, since: str) -> None:
-        if any(replay.transport is transport for replay in topic.replays):
-            raise RuntimeError(f"the transport is subscribing to {topic.name!r} already")
-        replay = Replay(transport)
-        topic.replays.append(replay)
-        last = position_order(since)
-        try:
-            async for position, data in self._missed(topic.name, since):
-                if transport.is_disconnected:
-                    return
-                last = position_order(position)
-                self._send_one(topic, transport, position, unpack(data))
-                if transport.write_buffer_size > REPLAY_BUFFER:
-                    await transport.drain()
-            # What comes live may be behind what is stored: go on where it has reached the same place.
-            while topic.order < last and self._open:
-                moved = self._loop.create_future()
-                topic.moved.append(moved)
-                await moved
-            for order, position, envelope in replay.held:
-                if order > last:
-                    self._send_one(topic, transport, position, envelope)
-            self._join(transport, topic.name)
-        except ConnectionResetError:
-            pass  # of the peer
-        finally:
-            topic.replays.remove(replay)
-
-    def _send_one(self, topic: Topic, transport: WSTransport, position: str, envelope: Envelope) -> None:
-        message = self._stamped(topic, position, envelope)
-        ws_broadcast((transport,), envelope.msg_type, message, True, envelope.compress)
-
-    # Asking the broker for a topic, and for no more of it.
-
-    async def _ask(self, topic: BrokerTopic) -> None:
-        if topic.asking is None:
-            topic.asking = self._run(self._settle(topic))
-        asking = topic.asking
-        try:
-            await asyncio.shield(asking)
-        except asyncio.CancelledError:
-            if asking.cancelled():
-                raise WSBrokerError("the broker was closed before it has agreed") from None
-            raise
-
-    async def _settle(self, topic: BrokerTopic) -> None:
-        """Make the broker's side what is wanted, also when that changes meanwhile."""
-        try:
-            while topic.joined != topic.wanted():
-                if topic.joined:
-                    topic.joined = False
-                    await self._broker.unsubscribe(topic.name)
-                else:
-                    position = await self._broker.subscribe(topic.name)
-                    if position is not None and position_order(position) > topic.order:
-                        topic.order, topic.position = position_order(position), position
-                    topic.joined = True
-        finally:
-            topic.asking = None
-            if not topic.wanted() and self._topics.get(topic.name) is topic:
-                for echo in topic.echoes.values():
-                    if not echo.done():
-                        echo.set_result(0)
-                del self._topics[topic.name]
-
-    def _new_topic(self, name: str) -> Topic:
-        return BrokerTopic(name)
-
-    def _drop(self, topic: Topic) -> None:
-        assert isinstance(topic, BrokerTopic)
-        if topic.asking is None and self._open and not topic.wanted():
-            topic.asking = self._run(self._settle(topic))
-
-    def _run(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None and not isinstance(task.exception(), WSBrokerError):
-            _logger.error("topics of a broker failed", exc_info=task.exception())
-
-    def _all(self) -> list[BrokerTopic]:
-        return [topic for topic in self._topics.values() if isinstance(topic, BrokerTopic)]
-
-    def _check_open(self) -> None:
-        if not self._open:
-            raise RuntimeError("WSTopics with a broker are used inside of `async with`")

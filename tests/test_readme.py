@@ -1,10 +1,12 @@
-"""The quick starts of README.rst, run as a reader would run them: copied to files, the server first."""
+"""README.rst: its programs, run as a reader would run them, and what package indexes show of it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import email
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +14,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import docutils.core
+import docutils.nodes
 import pytest
 
 from picows import WSInvalidStatusError
@@ -112,3 +116,31 @@ def test_the_quick_starts_talk_to_each_other(tmp_path: Path, way: str) -> None:
                 assert serving.stdout.readline() == "A client asks for /\n"
         finally:
             serving.kill()
+
+
+def long_description(folder: Path) -> str:
+    """What package indexes show: it stands in the metadata, which is built in a copy here."""
+    for name in ("LICENSE", "README.rst", "pyproject.toml", "setup.py"):
+        shutil.copy(CHECKOUT / name, folder)
+    (folder / "built").mkdir()
+    (folder / "picows").symlink_to(CHECKOUT / "picows")
+    build = "from setuptools.build_meta import prepare_metadata_for_build_wheel; prepare_metadata_for_build_wheel('built')"
+    subprocess.run([sys.executable, "-c", build], cwd=folder, stdout=subprocess.DEVNULL, check=True)
+    (path,) = folder.glob("built/*.dist-info/METADATA")
+    metadata = email.message_from_string(path.read_text(encoding="utf-8"))
+    assert metadata["Description-Content-Type"] == "text/x-rst"
+    return str(metadata.get_payload())
+
+
+def test_all_links_and_pictures_hold_on_a_package_index(tmp_path: Path) -> None:
+    """It renders nothing that reads files, and knows no folder of ours."""
+    settings = {"file_insertion_enabled": False, "raw_enabled": False, "syntax_highlight": "none", "halt_level": 1}
+    page = docutils.core.publish_doctree(long_description(tmp_path), settings_overrides=settings)
+    targets = [node[name] for node in page.findall() for name in ("uri", "refuri") if name in getattr(node, "attributes", ())]
+    assert [target for target in targets if not target.startswith("https://")] == []
+    # All of it is there but the picture.
+    whole = docutils.core.publish_doctree((CHECKOUT / "README.rst").read_text(encoding="utf-8"), settings_overrides=settings)
+    (picture,) = whole.findall(docutils.nodes.image)
+    assert (CHECKOUT / picture["uri"]).is_file()
+    picture.parent.remove(picture)
+    assert page.astext() == whole.astext()

@@ -67,11 +67,13 @@ cdef int let_wait(Connection connection, key, LatestValue value) except -1:
     cdef:
         LatestValues latest = connection.latest
         LatestSlot slot = None
-        dict slots
+        dict slots = None
         Py_ssize_t size = PyBytes_GET_SIZE(value.frame)
         Py_ssize_t growth = size
     if latest is not None:
-        slot = <LatestSlot>latest.slots.get(key)
+        # Ours as long as keys are compared, by code of the user's: that may send what waits, and free it.
+        slots = latest.slots
+        slot = <LatestSlot>slots.get(key)
         if slot is not None:
             growth -= PyBytes_GET_SIZE(slot.value.frame)
     if growth > 0 and connection.options.max_write_buffer_size != 0 and not fits_write_buffer(connection, growth):
@@ -82,12 +84,13 @@ cdef int let_wait(Connection connection, key, LatestValue value) except -1:
         connection.latest = LatestValues()
         connection.latest.delay = FIRST_LOOK
         look_later(connection)
-    latest = connection.latest
-    slots = latest.slots
-    slot = <LatestSlot>slots.setdefault(key, LatestSlot())
-    if connection.latest is not latest or latest.slots is not slots:
-        # Keys are compared by code of the user's, and that has sent what waited.
-        return let_wait(connection, key, value) if can_send(connection) else False
+    if slot is None or connection.latest is not latest or latest.slots is not slots:
+        latest = connection.latest
+        slots = latest.slots
+        slot = <LatestSlot>slots.setdefault(key, LatestSlot())
+        if connection.latest is not latest or latest.slots is not slots:
+            # Keys are compared by code of the user's, and that has sent what waited.
+            return let_wait(connection, key, value) if can_send(connection) else False
     if slot.value is not None:
         connection.replaced += 1
         latest.size -= PyBytes_GET_SIZE(slot.value.frame)

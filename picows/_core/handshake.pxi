@@ -10,7 +10,6 @@ cdef int begin_handshake(Connection connection) except -1:
         connection.timer = connection.loop.call_later(
             connection.options.handshake_timeout, handshake_timer_due, connection)
     if connection.is_client:
-        connection.upgrade_waiter = connection.loop.create_future()
         write_head(connection, connection.request.to_bytes())
     return 0
 
@@ -175,7 +174,8 @@ cdef int factory_failed(Connection connection, reader, error) except -1:
 
 
 cdef int log_factory_error(Connection connection, reader, error) except -1:
-    connection.options.logger.error("the listener factory failed for a request of %r", reader.request.path, exc_info=error)
+    # Not the query, which may hold tokens.
+    connection.options.logger.error("the listener factory failed for a request of %r", reader.request.target_path, exc_info=error)
     return 0
 
 
@@ -251,7 +251,7 @@ cdef int factory_too_late(Connection connection) except -1:
     reader = (<PendingAnswer>connection.handshake).reader
     connection.options.logger.info(
         "the listener factory did not decide about a request of %r within %s seconds of its connection",
-        reader.request.path, connection.options.handshake_timeout)
+        reader.request.target_path, connection.options.handshake_timeout)
     return refuse_for_now(connection, reader)
 
 

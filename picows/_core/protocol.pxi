@@ -15,69 +15,39 @@ cdef class AsyncioProtocol(Connection):
                           else RequestReader(options.compression, options.subprotocols, options.origins))
         self.request = request
         reader_init(&self.reader, not self.is_client, options.max_frame_size)
+        if self.is_client:
+            self.upgrade_waiter = asyncio.get_running_loop().create_future()
 
     def connection_made(self, underlying):
-        cdef WSTransport transport = WSTransport.__new__(WSTransport)
-        self.thread_id = PyThread_get_thread_ident()
-        self.memory = get_thread_memory()
-        self.loop = asyncio.get_running_loop()
-        transport._connection = self
-        transport.request = self.request
-        transport.is_client_side = self.is_client
-        self.transport = transport
-        transport.underlying_transport = underlying
-        self.over_tls = underlying.get_extra_info("sslcontext") is not None
-        transport.is_secure = self.over_tls if self.is_secure is None else self.is_secure
-        sock = underlying.get_extra_info("socket")
-        if sock is not None:
-            self.fd = sock.fileno()
-        if self.fd >= 0:
-            ws_tune_tcp(self.fd)
-            self.direct = ws_direct_io_supported() and not self.over_tls
-        register(self)
-        begin_handshake(self)
+        try:
+            attach_to(self, underlying)
+            begin_handshake(self)
+        except BaseException as error:
+            # Memory ran out. Nobody else would end it: it may have no time limit, and be half of a connection.
+            if self.transport is None or not is_registered(self):
+                self.state = STATE_CLOSED
+            set_exception(self.upgrade_waiter, error)
+            underlying.abort()
+            raise
         if self.debug:
             self.options.logger.log(PICOWS_DEBUG_LL, "connection made by %r", underlying)
 
     def connection_lost(self, exc):
-        cdef:
-            WSListener listener = self.listener
-            WSTransport transport = self.transport
         if self.state == STATE_CLOSED:
             return
-        if awaits_upgrade(self):
-            fail_upgrade(self, exc)
-        deliver_before_end(self)
-        self.state = STATE_CLOSED
-        unregister(self)
-        self.fd = -1
-        self.direct = False
-        cancel_timer(self)
-        cancel_stall_timer(self)
-        cancel_factory(self)
-        drop_latest(self)
-        self.write_buffers = None
-        transport.is_disconnected = True
-        if self.over_tls:
-            # Before 3.11 asyncio's TLS transport warns that it was not closed, unless it is told: a lost one is not enough.
-            close_transport(transport.underlying_transport)
-        if self.debug:
-            self.options.logger.log(PICOWS_DEBUG_LL, "connection lost: %r", exc)
+        # Whatever fails in between, as when memory runs out, the listener and who waits are told.
         try:
-            if listener is not None:
-                listener.on_ws_disconnected(transport)
+            if awaits_upgrade(self):
+                fail_upgrade(self, exc)
+            deliver_before_end(self)
         except BaseException as error:
-            note_callback_error(self, "on_ws_disconnected", error)
-        if self.end_watchers is not None:
-            tell_end_watchers(self)
-        wake_all(self)
-        if self.upgrade_waiter is None:
-            let_go(self)
-        self.handshake = None
-        self.lent = None
-        self.gathered = None
-        if not self.delivering:
-            self.buffer = None
+            set_exception(self.upgrade_waiter, error)
+            raise
+        finally:
+            try:
+                detach(self, exc)
+            finally:
+                tell_end(self)
 
     def eof_received(self):
         if awaits_upgrade(self):
@@ -132,6 +102,13 @@ cdef class AsyncioProtocol(Connection):
         self.upgrade_waiter = None
         if self.transport is not None:
             disconnect(self, False)
+            # uvloop ends a transport without a word when it is cancelled between connection_made and its own end of connecting.
+            OneMoreTurn(self, end_untold)
+
+
+def end_untold(AsyncioProtocol connection not None, bint is_last):
+    """The transport has had its time to tell that it was aborted."""
+    connection.connection_lost(None)
 
 
 class WSProtocol(AsyncioProtocol, asyncio.BufferedProtocol):
@@ -158,6 +135,68 @@ def watch_end(WSTransport transport not None, tuple watchers not None):
     elif connection.end_watchers is not watchers:
         connection.end_watchers += tuple([watcher for watcher in watchers if watcher not in connection.end_watchers])
     return True
+
+
+cdef int attach_to(Connection connection, underlying) except -1:
+    cdef WSTransport transport = WSTransport.__new__(WSTransport)
+    connection.thread_id = PyThread_get_thread_ident()
+    connection.memory = get_thread_memory()
+    connection.loop = asyncio.get_running_loop()
+    transport._connection = connection
+    transport.request = connection.request
+    transport.is_client_side = connection.is_client
+    connection.transport = transport
+    transport.underlying_transport = underlying
+    connection.over_tls = underlying.get_extra_info("sslcontext") is not None
+    transport.is_secure = connection.over_tls if connection.is_secure is None else connection.is_secure
+    sock = underlying.get_extra_info("socket")
+    if sock is not None:
+        connection.fd = sock.fileno()
+    if connection.fd >= 0:
+        ws_tune_tcp(connection.fd)
+        connection.direct = ws_direct_io_supported() and not connection.over_tls
+    return register(connection)
+
+
+cdef int detach(Connection connection, exc) except -1:
+    connection.state = STATE_CLOSED
+    unregister(connection)
+    connection.fd = -1
+    connection.direct = False
+    cancel_timer(connection)
+    cancel_stall_timer(connection)
+    cancel_factory(connection)
+    drop_latest(connection)
+    connection.write_buffers = None
+    if connection.over_tls:
+        # Before 3.11 asyncio's TLS transport warns that it was not closed, unless it is told: a lost one is not enough.
+        close_transport(connection.transport.underlying_transport)
+    if connection.debug:
+        connection.options.logger.log(PICOWS_DEBUG_LL, "connection lost: %r", exc)
+    return 0
+
+
+cdef int tell_end(Connection connection) except -1:
+    cdef:
+        WSListener listener = connection.listener
+        WSTransport transport = connection.transport
+    transport.is_disconnected = True
+    try:
+        if listener is not None:
+            listener.on_ws_disconnected(transport)
+    except BaseException as error:
+        note_callback_error(connection, "on_ws_disconnected", error)
+    if connection.end_watchers is not None:
+        tell_end_watchers(connection)
+    wake_all(connection)
+    if connection.upgrade_waiter is None:
+        let_go(connection)
+    connection.handshake = None
+    connection.lent = None
+    connection.gathered = None
+    if not connection.delivering:
+        connection.buffer = None
+    return 0
 
 
 cdef int tell_end_watchers(Connection connection) except -1:

@@ -121,6 +121,15 @@ cdef int register(Connection connection) except -1:
     return disconnect(connection, False) if registry.refuses else 0
 
 
+cdef bint is_registered(Connection connection) except -1:
+    """Whether it has its place, if there is a registry to have one in."""
+    cdef Registry registry = connection.options.registry
+    if registry is None:
+        return True
+    with cython.critical_section(registry):
+        return connection.place < len(registry.connections) and registry.connections[connection.place] is connection
+
+
 cdef int note_upgraded(Connection connection) except -1:
     if connection.options.registry is not None:
         connection.options.registry.upgraded += 1

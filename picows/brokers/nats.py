@@ -22,6 +22,7 @@ _logger = logging.getLogger("picows.brokers.nats")
 
 CONNECT_TIMEOUT = 5.0  # seconds for the first connection
 CONFIRM_TIMEOUT = 10.0  # seconds for the confirmation of a batch
+PING_INTERVAL = 10  # seconds; a server that leaves two pings unanswered is away
 RETRY_DELAY = 0.2  # seconds between attempts to reconnect
 BATCH = 500  # stored messages that are fetched at once
 FETCH_TIMEOUT = 2.0  # seconds
@@ -77,7 +78,7 @@ class NATSBroker:
             reconnected_cb=self._on_reconnected,
             max_reconnect_attempts=-1,
             reconnect_time_wait=RETRY_DELAY,  # type: ignore[arg-type]
-            ping_interval=10,
+            ping_interval=PING_INTERVAL,
         )
         try:
             await asyncio.wait_for(connecting, CONNECT_TIMEOUT)
@@ -106,6 +107,9 @@ class NATSBroker:
         self._subscriptions.clear()
 
     async def publish(self, topic: str, data: bytes, timeout: float | None) -> None:
+        if len(data) > self._client.max_payload:  # the client would refuse it with all of its batch
+            limit = self._client.max_payload
+            raise WSBrokerError(f"a message of {len(data)} bytes, NATS at {self._places} takes {limit}: nothing was published")
         await self._outbox.put((self._prefix + topic, data), timeout)
 
     async def subscribe(self, topic: str) -> str | None:
@@ -214,7 +218,7 @@ class NATSBroker:
         else:
             for subject, data in batch:
                 await self._client.publish(subject, data)
-            confirmed = [self._client.flush(int(CONFIRM_TIMEOUT))]
+            confirmed = [self._client.flush(CONFIRM_TIMEOUT)]  # type: ignore[arg-type]
         waiting: asyncio.Future[Any] = asyncio.gather(*confirmed, return_exceptions=True)
         either: list[asyncio.Future[Any]] = [waiting, self._lost]
         await asyncio.wait(either, timeout=CONFIRM_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)

@@ -22,6 +22,8 @@ __all__ = ["RedisBroker"]
 
 _logger = logging.getLogger("picows.brokers.redis")
 
+ANSWER_TIMEOUT = 5.0  # seconds without a word until Redis is asked whether it is there, and as many for the answer
+CONFIRM_TIMEOUT = 10.0  # seconds for the next answer to what was published
 RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between attempts to reconnect; the last one again and again
 BATCH = 500  # stored messages that are fetched at once
 
@@ -69,10 +71,16 @@ class RedisBroker:
         restored: Callable[[], None],
     ) -> None:
         self._receive, self._interrupted, self._restored = receive, interrupted, restored
-        self._client = redis.asyncio.Redis.from_url(self._url, retry=Retry(NoBackoff(), 0), health_check_interval=5)
+        self._client = redis.asyncio.Redis.from_url(
+            self._url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=CONFIRM_TIMEOUT,
+            socket_connect_timeout=ANSWER_TIMEOUT,
+        )
         try:
             await self._connect()
         except (RedisError, OSError) as error:
+            await self._pubsub.aclose()  # type: ignore[no-untyped-call]
             await self._client.aclose()
             raise WSBrokerError(f"Redis at {self._place} cannot be reached: {error}") from None
         self._outbox = Outbox(self._send)
@@ -102,20 +110,21 @@ class RedisBroker:
             await confirmed
             return await self._last(channel) if self.stores else None
         except (RedisError, OSError) as error:
-            self._channels.pop(channel, None)
-            raise WSBrokerError(f"Redis at {self._place} went away: {error}") from None
+            await self.unsubscribe(topic)
+            raise WSBrokerError(f"Redis at {self._place} has not confirmed the subscription: {error}") from None
 
     async def unsubscribe(self, topic: str) -> None:
         channel = self._prefix + topic
-        confirmed = self._channels.pop(channel, None)
-        if confirmed is not None:
-            confirmed.cancel()
+        self._channels.pop(channel, None)
         if self._up:
             with contextlib.suppress(RedisError, OSError):  # gone with the connection
                 await self._pubsub.unsubscribe(channel)
 
     async def missed(self, topic: str, since: str) -> AsyncIterator[tuple[str, bytes]]:
         key = self._prefix + topic
+        numbers = _order(since)
+        if len(numbers) > 2 or max(numbers) >= 1 << 64:
+            raise ValueError(f"a position of Redis is one or two numbers of 64 bits with '-' between, got {since!r}")
         while True:
             entries = await self._entries_after(topic, key, since)
             for entry, fields in entries:
@@ -129,10 +138,9 @@ class RedisBroker:
         async with self._client.pipeline(transaction=True) as pipe:
             pipe.xinfo_stream(key)
             pipe.xrange(key, count=1)
-            pipe.xrange(key, since, since)
             pipe.xrange(key, f"({since}", count=BATCH)
             try:
-                info, first, same, entries = await pipe.execute(raise_on_error=False)
+                info, first, entries = await pipe.execute(raise_on_error=False)
             except (RedisError, OSError) as error:
                 raise WSBrokerError(f"Redis at {self._place} is away: {error}") from None
         if isinstance(info, ResponseError) and "no such key" in str(info):
@@ -144,7 +152,7 @@ class RedisBroker:
         if _order(since) > _order(last):
             raise WSPositionError(topic, since, f"the last position that was stored is {last}")
         removed = info["entries-added"] - info["length"]
-        if _order(since) < _order(last) and not same and removed:
+        if _order(since) < _order(last) and removed:
             oldest = first[0][0].decode() if first else "none"
             if not first or _order(oldest) > _order(since):
                 raise WSPositionError(topic, since, f"the oldest position that is stored is {oldest}")
@@ -170,26 +178,37 @@ class RedisBroker:
             outcome = await pipe.execute(raise_on_error=False)
         return [answer if isinstance(answer, Exception) else None for answer in outcome]
 
-    async def _connect(self) -> None:
-        """A connection that listens, to all that is subscribed to."""
+    async def _connect(self) -> set[str]:
+        """A connection that listens; the channels that it has asked for."""
+        # The first one is nobody's: without any the connection would not be read.
+        asked = {self._prefix + "*", *self._channels}
         self._pubsub = self._client.pubsub()
-        # The first channel is nobody's: without any the connection would not be read.
-        await self._pubsub.subscribe(self._prefix + "*", *self._channels)
+        await self._pubsub.subscribe(*asked)
+        # Those of the pool were lost with the old one.
+        await self._client.connection_pool.disconnect(inuse_connections=False)
+        await self._client.ping()  # a server that still loads what it has stored raises
+        return asked
 
     async def _listen(self) -> None:
         while True:
             try:
+                asked = False
                 while True:
-                    message = await self._pubsub.get_message(timeout=5)
+                    message = await self._pubsub.get_message(timeout=ANSWER_TIMEOUT)
                     if message is not None:
+                        asked = False
                         self._take(message)
+                    elif asked:
+                        raise OSError("it does not answer")
+                    else:
+                        asked = True
+                        await self._pubsub.ping()
             except (RedisError, OSError) as error:
                 _logger.warning("the connection to Redis at %s was lost: %s", self._place, error)
             self._up = False
             self._outbox.set_up(False)
             self._interrupted()
             await self._reconnect()
-            self._up = True
             _logger.warning("Redis at %s is back, %d subscriptions restored", self._place, len(self._channels))
             self._outbox.set_up(True)
             self._restored()
@@ -201,32 +220,34 @@ class RedisBroker:
             await asyncio.sleep(RETRY_DELAYS[min(attempt, len(RETRY_DELAYS) - 1)])
             attempt += 1
             try:
-                await self._connect()
-                # Those of the pool were lost with the old one.
-                await self._client.connection_pool.disconnect(inuse_connections=False)
-                # Who subscribes meanwhile is subscribed to below.
-                left = {self._prefix + "*", *self._channels}
+                asked = await self._connect()
+                left = set(asked)
                 while left:
-                    message = await self._pubsub.get_message(timeout=5)
+                    message = await self._pubsub.get_message(timeout=ANSWER_TIMEOUT)
                     if message is None:
                         raise OSError("it does not answer")
                     if message["type"] == "subscribe":
                         left.discard(message["channel"].decode())
                     self._take(message)
-                late = [channel for channel, confirmed in self._channels.items() if not confirmed.done()]
-                if late:
+                if gone := asked - {self._prefix + "*", *self._channels}:
+                    await self._pubsub.unsubscribe(*gone)
+                self._up = True  # from here on each call asks for itself
+                if late := [channel for channel, confirmed in self._channels.items() if not confirmed.done()]:
                     await self._pubsub.subscribe(*late)
                 return
             except (RedisError, OSError) as error:
+                self._up = False
                 _logger.info("Redis at %s is still away: %s", self._place, error)
 
     def _take(self, message: Any) -> None:
+        if message["type"] not in ("subscribe", "message"):
+            return
         channel = message["channel"].decode()
         if message["type"] == "subscribe":
             confirmed = self._channels.get(channel)
             if confirmed is not None and not confirmed.done():
                 confirmed.set_result(None)
-        elif message["type"] == "message" and channel in self._channels:
+        elif channel in self._channels:
             data, position = message["data"], None
             if self.stores:
                 at, _, data = data.partition(b" ")

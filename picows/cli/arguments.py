@@ -110,8 +110,8 @@ def _add_serve(commands: Any) -> None:
         "serve",
         "serve an application",
         "Serve MODULE:NAME, which is the listener factory that ws_create_server takes, or an ASyncApp of "
-        "picows.web. SIGTERM and Ctrl+C end all connections by CLOSE 1001; SIGHUP puts new workers in the "
-        "place of the old ones.",
+        "picows.web. SIGTERM and Ctrl+C end all connections by CLOSE 1001, a second one at once; SIGHUP puts "
+        "new workers in the place of the old ones, whose clients are told by CLOSE 1012.",
     )
     parser.add_argument("target", type=_target, metavar="MODULE:NAME", help="what to serve")
     _add_server_options(parser)
@@ -197,6 +197,21 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-key", metavar="FILE", help="its key, if it is not in the same file")
     parser.add_argument(
         "--compress", action="store_true", help="take offers of permessage-deflate"
+    )
+    group = parser.add_argument_group("the end")
+    group.add_argument(
+        "--shutdown-spread",
+        type=_seconds,
+        default=0.0,
+        metavar="S",
+        help="say CLOSE to the clients over S seconds, so that they do not all come back at once (0)",
+    )
+    group.add_argument(
+        "--shutdown-timeout",
+        type=_positive_seconds,
+        default=6.0,
+        metavar="S",
+        help="give each client S seconds to answer CLOSE (6)",
     )
 
 

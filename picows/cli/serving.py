@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import importlib
 import os
 import socket
@@ -13,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from .. import WSDeflate, ws_create_server
+from .. import WSCloseCode, WSDeflate, ws_create_server
 
 
 def bind(options: argparse.Namespace) -> socket.socket:
@@ -69,13 +68,24 @@ def load(target: str) -> Any:
     return found
 
 
+def going_away() -> int:
+    return WSCloseCode.GOING_AWAY
+
+
 async def serve(
     target: Any,
     sock: socket.socket,
     options: argparse.Namespace,
     started: Callable[[], object] | None = None,
+    close_code: Callable[[], int] = going_away,
 ) -> int:
-    """Serve until cancelled; then every client is sent CLOSE 1001 and has some seconds to go."""
+    """Serve until cancelled; then say CLOSE to every client and wait for the answers.
+
+    Cancelled once more, it aborts the connections that are left.
+
+    :param started: called when it takes connections
+    :param close_code: tells, when it is cancelled, what clients are told
+    """
     arguments: dict[str, Any] = {"sock": sock, "ssl": tls_context(options)}
     if options.compress:
         arguments["compression"] = WSDeflate()
@@ -86,7 +96,14 @@ async def serve(
         server = await ws_create_server(target, assemble_messages=True, **arguments)
     if started is not None:
         started()
-    # A signal cancels it.
-    with contextlib.suppress(asyncio.CancelledError):
-        await server.serve_forever()
+    try:
+        await asyncio.Event().wait()  # a signal cancels it
+    except asyncio.CancelledError:
+        try:
+            await server.shutdown(
+                close_code(), spread=options.shutdown_spread, timeout=options.shutdown_timeout
+            )
+        finally:
+            # Those that were aborted are to see their on_ws_disconnected before the event loop is gone.
+            await server.wait_closed()
     return 0

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from .. import WSCloseCode
 from .running import fail, run
 from .serving import load, serve
 
-STOP_TIMEOUT = 10.0  # seconds, from SIGTERM to SIGKILL; more than connections take to end
+STOP_GRACE = 4.0  # seconds that a worker has to end, beside those that its connections have, before it is killed
 LOOK_AT_FILES = 0.5  # seconds
 
 # Forked processes would share the event loop's insides.
@@ -33,15 +34,34 @@ def _work(options: argparse.Namespace, sock: socket.socket, parent: Connection) 
         loop = asyncio.get_running_loop()
         this = asyncio.current_task()
         assert this is not None
-        # The other end is closed when the parent has died, in whatever way.
-        loop.add_reader(parent.fileno(), this.cancel)
+        codes: list[int] = []  # what clients are to be told
+
+        def stop(code: int) -> None:
+            # Once: service managers send SIGTERM to the parent and to us, and the parent sends it on.
+            if not codes:
+                codes.append(code)
+                this.cancel()
+
+        def hear_parent() -> None:
+            try:
+                stop(parent.recv())
+            except (EOFError, ConnectionError):
+                # It has died, or has no time left.
+                loop.remove_reader(parent.fileno())
+                codes.append(WSCloseCode.GOING_AWAY)
+                this.cancel()
+
+        loop.add_signal_handler(signal.SIGTERM, stop, WSCloseCode.GOING_AWAY)
+        loop.add_reader(parent.fileno(), hear_parent)
         try:
             with sock:
-                return await serve(load(options.target), sock, options, lambda: parent.send("ready"))
+                return await serve(
+                    load(options.target), sock, options, lambda: parent.send("ready"), lambda: codes[0]
+                )
         finally:
             loop.remove_reader(parent.fileno())
 
-    sys.exit(run(main(), options, stop_signals=[signal.SIGTERM]))
+    sys.exit(run(main(), options, stop_signals=[]))
 
 
 class Worker:
@@ -50,6 +70,7 @@ class Worker:
     def __init__(self, options: argparse.Namespace, sock: socket.socket) -> None:
         self._connection, theirs = _processes.Pipe()
         self._process = _processes.Process(target=_work, args=(options, sock, theirs))
+        self._patience = options.shutdown_spread + options.shutdown_timeout + STOP_GRACE
         self._process.start()
         theirs.close()
 
@@ -65,16 +86,28 @@ class Worker:
     async def ended(self) -> None:
         await _readable(self._process.sentinel)
 
+    async def restart(self) -> None:
+        """End it, and tell its clients to come back, to its successor."""
+        with contextlib.suppress(OSError):  # it has died
+            self._connection.send(int(WSCloseCode.SERVICE_RESTART))
+        await self._end()
+        self._connection.close()
+
     async def stop(self) -> None:
         """End it and its connections, in peace if it can."""
         self._process.terminate()
         try:
-            await asyncio.wait_for(self.ended(), STOP_TIMEOUT)
+            await self._end()
+        finally:
+            self._connection.close()  # one that is still there has no time left
+
+    async def _end(self) -> None:
+        try:
+            await asyncio.wait_for(self.ended(), self._patience)
         except asyncio.TimeoutError:
             self._process.kill()
             await self.ended()
         self._process.join()
-        self._connection.close()
 
 
 async def _readable(fd: int) -> None:
@@ -101,6 +134,7 @@ class Workers:
         self._options = options
         self._socket = sock
         self._workers: list[Worker] = []
+        self._leaving: list[Worker] = []
         self._renew = asyncio.Event()
 
     async def run(self) -> int:
@@ -126,7 +160,7 @@ class Workers:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*(worker.stop() for worker in self._workers))
+            await asyncio.gather(*(worker.stop() for worker in self._workers + self._leaving))
             loop.remove_signal_handler(signal.SIGHUP)
 
     async def _keep(self, place: int) -> None:
@@ -160,7 +194,9 @@ class Workers:
                     await new.stop()
                     break
                 self._workers[place] = new
-                await old.stop()
+                self._leaving = [old]
+                await old.restart()
+                self._leaving = []
             else:
                 print("picows: all workers are new", file=sys.stderr, flush=True)
 

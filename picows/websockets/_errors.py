@@ -13,6 +13,7 @@ from ..errors import (
     WSInvalidUpgradeError,
     WSInvalidURL,
 )
+from ..proxy import UnreachableByProxy
 from ..upgrade import WSUpgradeResponse
 from .datastructures import Headers
 from .exceptions import (
@@ -78,6 +79,8 @@ def from_proxy(error: Exception, proxy: str | None) -> Exception:
     """What dialling raised: of the proxy, or the system's, which is left as it is."""
     if isinstance(error, WSInvalidURL):
         converted: Exception = InvalidProxy(error.url, error.msg)
+    elif isinstance(error, UnreachableByProxy):
+        converted = ProxyError(str(error))
     elif not isinstance(error, AnyProxyError):
         return error
     elif proxy is None or not proxy.startswith("http"):

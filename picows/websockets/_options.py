@@ -8,6 +8,7 @@ from typing import Any
 
 from ..arguments import check_int, check_seconds
 from ..deflate import WSDeflate
+from ..settings import LOGGER_METHODS
 from .datastructures import Headers, HeadersLike
 from .exceptions import InvalidHeaderValue
 
@@ -21,6 +22,11 @@ _COMPRESS_SETTINGS = {"level": "level", "memLevel": "mem_level"}
 def check_open_timeout(value: object) -> None:
     if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool)):
         raise TypeError(f"open_timeout must be a number of seconds or None, got {value!r}")
+
+
+def check_logger(value: object) -> None:
+    if not all(callable(getattr(value, method, None)) for method in LOGGER_METHODS):
+        raise TypeError(f"logger must be a logger or None, got {value!r}")
 
 
 def check_limits(*, ping_interval: Any, ping_timeout: Any, close_timeout: Any, max_queue: Any, write_limit: Any) -> None:

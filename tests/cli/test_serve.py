@@ -188,7 +188,7 @@ def test_sighup_replaces_all_workers_one_by_one(start: Start, folder: Path) -> N
         await transport.wait_disconnected()
         return transport.close_code
 
-    assert asyncio.run(main()) == 1001
+    assert asyncio.run(main()) == 1012
     server.wait_for("all workers are new")
     assert process_of(url, "second") not in before
 

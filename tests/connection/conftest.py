@@ -4,14 +4,6 @@ import logging
 
 import pytest
 
-from tests.connection.networks import Network
-
-
-@pytest.fixture
-def net() -> Network:
-    """The plainest network; the marks of networks.py replace it by others."""
-    return Network()
-
 
 @pytest.fixture
 def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:

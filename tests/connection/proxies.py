@@ -25,19 +25,19 @@ SCHEMES = ("http", "https", "socks4", "socks5")
 USER, PASSWORD = "alice", "p:ss@word"
 USER_INFO = "alice:p%3Ass%40word"
 
-_CERTIFICATE = Path(__file__).parents[2] / "examples" / "localhost.pem"
+CERTIFICATE = Path(__file__).parents[2] / "examples" / "localhost.pem"
 
 
 def server_tls() -> ssl.SSLContext:
     """TLS for a server that is called localhost, 127.0.0.1 or ::1."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(_CERTIFICATE)
+    context.load_cert_chain(CERTIFICATE)
     return context
 
 
 def client_tls() -> ssl.SSLContext:
     """TLS for a client that trusts such a server, and verifies its name."""
-    return ssl.create_default_context(cafile=_CERTIFICATE)
+    return ssl.create_default_context(cafile=CERTIFICATE)
 
 
 class RunningProxy:

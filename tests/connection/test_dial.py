@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import functools
+import logging
 import pickle
 import socket
 import ssl
 import struct
+import threading
+import time
 import weakref
 from pathlib import Path
 from typing import Any, Callable
@@ -16,6 +19,7 @@ from typing import Any, Callable
 import pytest
 
 from picows import (
+    PICOWS_DEBUG_LL,
     WSHandshakeError,
     WSInvalidMessageError,
     WSInvalidStatusError,
@@ -23,6 +27,7 @@ from picows import (
     WSListener,
     WSMsgType,
     WSParsedURL,
+    WSTransport,
     WSUpgradeRequest,
     WSUpgradeResponse,
     ws_connect,
@@ -38,6 +43,7 @@ from tests.connection.networks import (
     over_every_network,
     over_tcp_and_tls,
 )
+from tests.connection.peers import upgrade_response
 from tests.connection.proxies import (
     Redirector,
     be_silent,
@@ -409,6 +415,49 @@ def test_cancelled_while_a_socket_connects(net: Network) -> None:
             for sock in made:
                 while sock.fileno() != -1:
                     await asyncio.sleep(0)
+
+    net.run(test())
+
+
+@over_both_loops
+def test_cancelled_when_the_answer_is_quicker_than_the_loop(net: Network) -> None:
+    """uvloop ends a transport without a word when it is cancelled between connection_made and its own end of connecting."""
+    connecting: asyncio.Future[Any]
+    answered = threading.Event()
+
+    class Cancelling(Recorder):
+        def on_ws_connected(self, transport: WSTransport) -> None:
+            super().on_ws_connected(transport)
+            connecting.cancel()
+
+    class Waiting(logging.Handler):
+        """The answer comes while it is logged that the request was sent, so that the loop reads it in its next turn."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            answered.wait(1)
+            time.sleep(0.001)
+
+    def answer(listening: socket.socket) -> None:
+        sock, _ = listening.accept()
+        with sock:
+            sock.sendall(upgrade_response(sock.recv(4096)))
+            answered.set()
+            while sock.recv(4096):
+                pass
+
+    async def test() -> None:
+        nonlocal connecting
+        client = Cancelling()
+        logger = logging.Logger("picows.test", PICOWS_DEBUG_LL)
+        logger.addHandler(Waiting())
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            answering = asyncio.get_running_loop().run_in_executor(None, answer, listening)
+            url = f"ws://127.0.0.1:{listening.getsockname()[1]}/"
+            connecting = asyncio.ensure_future(net.connect(lambda: client, url, logger_name=logger))
+            await client.disconnected.wait()
+            assert client.calls == ["connected", "disconnected"]
+            assert connecting.cancelled()
+            await answering
 
     net.run(test())
 

@@ -20,6 +20,7 @@ class Meddling:
 
     act: Callable[[], object] | None = None
     after = 0
+    equal = False
 
     def __hash__(self) -> int:
         return 1
@@ -28,13 +29,13 @@ class Meddling:
         self.after -= 1
         if self.after == 0 and self.act is not None:
             self.act()
-        return False
+        return self.equal
 
 
 @over_tcp_and_tls
-@pytest.mark.parametrize("comparison", [1, 2])
+@pytest.mark.parametrize(("comparison", "equal"), [(1, False), (2, False), (1, True)], ids=["first", "second", "equal"])
 @pytest.mark.parametrize("act", ["send_latest", "close", "abort"])
-def test_keys_that_act_when_they_are_compared(net: Network, act: str, comparison: int) -> None:
+def test_keys_that_act_when_they_are_compared(net: Network, act: str, comparison: int, equal: bool) -> None:
     async def test() -> None:
         async with raw_client(net, Recorder) as (peer, listener):
             transport = listener.transport
@@ -47,18 +48,51 @@ def test_keys_that_act_when_they_are_compared(net: Network, act: str, comparison
             before = transport.write_buffer_size
             key = Meddling()
             assert transport.send_latest(key, WSMsgType.TEXT, "one") is True
-            key.act, key.after = acts[act], comparison
+            key.act, key.after, key.equal = acts[act], comparison, equal
             assert transport.send_latest(Meddling(), WSMsgType.TEXT, "two") is (act == "send_latest")
             assert key.after <= 0
             if act == "abort":
                 await listener.disconnected.wait()
                 peer.writer.transport.abort()
                 return
+            waiting = [b"two", b"other"] if equal else [b"one", b"other", b"two"]
             if act == "send_latest":
-                assert transport.write_buffer_size == before + 2 + 5 + 2 * (2 + 3)
+                assert transport.write_buffer_size == before + sum(2 + len(each) for each in waiting)
             await skip(peer, sent)
-            expected = [b"one", b"other", b"two"] if act == "send_latest" else [b"one", close_payload(1000)]
+            expected = waiting if act == "send_latest" else [b"one", close_payload(1000)]
             assert await payloads(peer, len(expected)) == expected
+
+    net.run(test())
+
+
+class Freeing(Meddling):
+    """In its first comparison it ends the connection, and takes the memory of what waited."""
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        if self.act is None:
+            return True
+        act, self.act = self.act, None
+        act()
+        self.taken = [{1: 7} for _ in range(100)]
+        return False
+
+
+def test_a_key_that_frees_what_it_is_compared_with() -> None:
+    net = Network()
+
+    async def test() -> None:
+        async with raw_client(net, Recorder) as (peer, listener):
+            transport = listener.transport
+            sent = await stall(peer, transport)
+            assert transport.send_latest(1, WSMsgType.TEXT, "one") is True
+            key = Freeing()
+            key.act = lambda: transport.send_close(1000)
+            assert transport.send_latest(key, WSMsgType.TEXT, "two") is False
+            await skip(peer, sent)
+            assert await payloads(peer, 2) == [b"one", close_payload(1000)]
 
     net.run(test())
 

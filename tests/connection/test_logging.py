@@ -292,3 +292,31 @@ def test_a_client_logs_no_reason_of_the_server_raw(net: Network, caplog: pytest.
 
     net.run(test())
     assert all(record.getMessage().isprintable() for record in own_records(caplog))
+
+
+def test_no_query_of_a_request_in_the_log(net: Network, caplog: pytest.LogCaptureFixture) -> None:
+    """It may hold tokens."""
+    caplog.set_level(logging.INFO, "picows")
+
+    def fail(request: object) -> None:
+        raise LookupError
+
+    async def fail_later(request: object) -> None:
+        raise LookupError
+
+    async def decide_never(request: object) -> None:
+        await asyncio.Event().wait()
+
+    async def test() -> None:
+        for factory in (fail, fail_later, decide_never):
+            limit = 0.05 if factory is decide_never else None
+            async with net.serve(factory, websocket_handshake_timeout=limit) as url, stream(net, url) as peer:
+                peer.write(b"GET /a%20b?token=secret HTTP/1.1\r\nHost: a\r\n\r\n")
+                await peer.lost()
+
+    net.run(test())
+    messages = [record.getMessage() for record in own_records(caplog)]
+    assert len(messages) == 3
+    for message in messages:
+        assert " of '/a b'" in message
+        assert "secret" not in message

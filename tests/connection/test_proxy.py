@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from python_socks import ProxyError
 
-from picows import WSInvalidStatusError, WSMsgType, WSParsedURL
+from picows import WSHandshakeError, WSInvalidStatusError, WSInvalidURL, WSMsgType, WSParsedURL
 from tests.connection.networks import (
     Echo,
     Network,
@@ -31,6 +31,7 @@ from tests.connection.networks import (
 from tests.connection.proxies import (
     SCHEMES,
     USER_INFO,
+    Redirector,
     be_silent,
     client_tls,
     open_sockets,
@@ -451,6 +452,24 @@ def test_redirects_go_through_the_proxy(net: Network) -> None:
                 await check_echo(net, f"ws://localhost:{port}/", proxy=proxy.url)
             first, _ = proxy.asked
             assert first == ("localhost", port)
+
+    net.run(check())
+
+
+def test_a_redirect_to_where_the_proxy_cannot_lead(net: Network) -> None:
+    """As all that goes wrong while redirects are followed, it is a WSHandshakeError."""
+
+    async def check() -> None:
+        before = open_sockets()
+        async with running_proxy("socks4") as proxy, Redirector("ws://[::1]:1/x").serve() as url:
+            with pytest.raises(WSHandshakeError, match=r"redirect leads there, .*SOCKS4 cannot connect to an IPv6") as caught:
+                await check_echo(net, url, proxy=proxy.url)
+            assert isinstance(caught.value, WSInvalidURL)
+            assert caught.value.url == "ws://[::1]:1/x"
+            assert caught.value.response is not None
+            assert caught.value.response.headers["Location"] == "ws://[::1]:1/x"
+            assert caught.value.raw_body is not None
+        await sockets_closed_down_to(before)
 
     net.run(check())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -88,6 +89,29 @@ def test_the_closes_are_spread_over_the_time_in_a_random_order(net: Network) -> 
         # A loaded machine may be late, but never early.
         assert all(at - begun >= spread * place / count - 0.01 for place, at in enumerate(in_time))
         assert sorted(times, key=times.__getitem__) != list(range(count))
+
+    net.run(test())
+
+
+@over_both_loops
+def test_closes_that_are_late_do_not_go_out_in_one_lump(net: Network) -> None:
+    count = 20
+
+    async def test() -> None:
+        async with serving(net) as served:
+            for _ in range(count):
+                await net.connect(Recorder, served.url, enable_auto_close=True)
+            transports = list(served.server.connections)
+            shutting_down = asyncio.ensure_future(served.server.shutdown(spread=0.05))
+            while not any(transport.is_close_frame_sent for transport in transports):
+                await asyncio.sleep(0)
+            time.sleep(0.06)  # all of them are late
+            told = [1]
+            while not shutting_down.done():
+                await asyncio.sleep(0)
+                told.append(sum(transport.is_close_frame_sent for transport in transports))
+        assert told[-1] == count
+        assert max(after - before for before, after in zip(told, told[1:])) <= 3
 
     net.run(test())
 

@@ -85,5 +85,15 @@ def test_everything_public_says_what_it_is() -> None:
 def test_every_example_is_shown() -> None:
     shown = re.findall(r"literalinclude:: \.\./examples/(\S+)", (DOCS / "examples.rst").read_text(encoding="utf-8"))
     sources = {path.name for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".pyx", ".html")}
+    shown = [name for name in shown if not name.startswith("benchmark_c/")]
     assert set(shown) == sources - {"__init__.py"}
     assert len(shown) == len(set(shown))
+
+
+def test_what_the_security_page_names_as_shown_is_a_test() -> None:
+    page = (DOCS / "security.rst").read_text(encoding="utf-8")
+    named = re.findall(r"``([\w/]+\.py)::(\w+)``", page)
+    assert len(named) > 40
+    for file, test in named:
+        source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert re.search(rf"def {test}\(", source), f"{file}::{test}"

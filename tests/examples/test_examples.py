@@ -27,7 +27,8 @@ from tests.examples.program import ROOT, Start
 
 def test_every_example_is_run_here() -> None:
     examples = {path.stem for path in (ROOT / "examples").glob("*.py*")} - {"__init__"}
-    run_here = set(re.findall(r'"(\w+)"', Path(__file__).read_text(encoding="utf-8")))
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    run_here = set(re.findall(r'"(\w+)"', tests))
     # Programs, one of several files, which have tests of their own.
     assert {name for name in examples - run_here if not name.startswith("benchmark")} == set()
 
@@ -439,7 +440,7 @@ def test_workers_share_topics_and_are_restarted_one_by_one(start: Start, tmp_pat
 
 
 def test_people_talk_in_rooms(start: Start) -> None:
-    """The page and its browser: tests/web/test_browser.py."""
+    """The page and its browser: tests/peers/test_web_browser.py."""
     server = start("web_chat", 0)
     url = server.url()
 

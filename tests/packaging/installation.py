@@ -14,8 +14,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
 
-FOLDERS = ["conformance", "docs", "examples", "fuzz", "picows", "profiling", "release", "tests"]
-FILES = ["HISTORY.rst", "LICENSE", "MANIFEST.in", "Makefile", "README.rst", "pyproject.toml", "setup.py"]
+FOLDERS = ["conformance", "docs", "examples", "fuzz", "mutation", "picows", "profiling", "release", "tests"]
+FILES = ["HISTORY.rst", "LICENSE", "MANIFEST.in", "Makefile", "README.rst", "SECURITY.md", "pyproject.toml", "setup.py"]
 FILES += sorted(path.name for path in CHECKOUT.glob("requirements-*.txt"))
 SOURCES = [*FOLDERS, *FILES]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
-import shutil
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +17,11 @@ import pytest
 
 from picows import WSDeflate, WSMsgType, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from tests.connection.networks import Network
-from tests.peers.programs import PATH, EchoMessages, program
+from tests.connection.proxies import CERTIFICATE
+from tests.peers import browsers
+from tests.peers.programs import EchoMessages, program
 
-pytestmark = [
-    pytest.mark.timeout(180),  # a busy machine is slow to start a browser
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of the browsers' drivers
-]
+pytestmark = pytest.mark.timeout(180)  # a busy machine is slow to start a browser
 
 # Sends messages, and tells what came of it when the connection has ended.
 TALK = """
@@ -44,27 +44,23 @@ class Client:
 
     is_browser = True
 
-    def run(self, code: str, page: str) -> Any:
+    async def run(self, code: str, page: str) -> Any:
         raise NotImplementedError
 
-    def close(self) -> None: ...
+
+class InBrowser(Client):
+    def __init__(self, browser: browsers.Browser) -> None:
+        self.browser = browser
+
+    async def run(self, code: str, page: str) -> Any:
+        async with self.browser.session() as session:
+            opened = await session.open(page)
+            result = await session.evaluate(opened, f"(() => {{ {TALK} return {code}; }})()")
+            await session.close(opened)
+            return result
 
 
-class Browser(Client):
-    def __init__(self, driver: Any) -> None:
-        self.driver = driver
-        driver.set_script_timeout(60)
-
-    def run(self, code: str, page: str) -> Any:
-        self.driver.get(page)
-        script = f"const done = arguments[0]; {TALK} ({code}).then(done, error => done(String(error)))"
-        return self.driver.execute_async_script(script)
-
-    def close(self) -> None:
-        self.driver.quit()
-
-
-class Node(Client):
+class InNode(Client):
     is_browser = False
 
     def __init__(self, path: str) -> None:
@@ -76,37 +72,34 @@ class Node(Client):
                 return
         pytest.skip("this node has no WebSocket")
 
-    def run(self, code: str, page: str) -> Any:
+    async def run(self, code: str, page: str) -> Any:
         script = f"{TALK} ({code}).then(result => console.log(JSON.stringify(result)))"
-        done = subprocess.run([*self.command, "-"], input=script.encode(), stdout=subprocess.PIPE, timeout=60, check=True)
+        env = {**os.environ, "NODE_EXTRA_CA_CERTS": str(CERTIFICATE)}
+        run = functools.partial(subprocess.run, input=script.encode(), stdout=subprocess.PIPE, env=env, timeout=60, check=True)
+        done = await asyncio.get_running_loop().run_in_executor(None, run, [*self.command, "-"])
         return json.loads(done.stdout)
 
 
-def chromium(folder: Path) -> Client:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--user-data-dir={folder}"):
-        options.add_argument(argument)
-    return Browser(webdriver.Chrome(options=options, service=webdriver.ChromeService(program("chromedriver"))))
+@contextlib.contextmanager
+def chromium(folder: Path) -> Iterator[Client]:
+    with browsers.chromium(folder) as browser:
+        yield InBrowser(browser)
 
 
-def firefox(folder: Path) -> Client:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
-    options = webdriver.FirefoxOptions()
-    options.binary_location = shutil.which("firefox", path=PATH) or program("firefox-esr")
-    options.add_argument("-headless")
-    service = webdriver.FirefoxService(program("geckodriver"), log_output=str(folder / "log"))
-    return Browser(webdriver.Firefox(options=options, service=service))
+@contextlib.contextmanager
+def firefox(folder: Path) -> Iterator[Client]:
+    with browsers.firefox(folder) as browser:
+        yield InBrowser(browser)
 
 
-def node(folder: Path) -> Client:
-    return Node(program("node"))
+@contextlib.contextmanager
+def node(folder: Path) -> Iterator[Client]:
+    yield InNode(program("node"))
 
 
 @pytest.fixture(scope="module", params=[chromium, firefox, node], ids=lambda start: start.__name__)
 def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with contextlib.closing(request.param(tmp_path_factory.mktemp("client"))) as running:
+    with request.param(tmp_path_factory.mktemp("client")) as running:
         yield running
 
 
@@ -134,10 +127,10 @@ class Site:
 
 async def talk(client: Client, url: str, *arguments: object, page: str = "") -> Any:
     code = f"talk({', '.join(map(json.dumps, (url + 'ws', *arguments)))})"
-    page = page or f"http{url[2:]}"
-    return await asyncio.get_running_loop().run_in_executor(None, client.run, code, page)
+    return await client.run(code, page or f"http{url[2:]}")
 
 
+@pytest.mark.parametrize("net", [Network(), Network(tls=True)], ids=["tcp", "tls"])
 @pytest.mark.parametrize("compression", [None, WSDeflate()], ids=["plain", "compressed"])
 def test_messages_come_back(net: Network, client: Client, compression: WSDeflate | None) -> None:
     async def test() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from picows.websockets import ProxyError
 from tests.connection.networks import Network, over_both_loops
 from tests.connection.peers import upgrade_response
 from tests.connection.proxies import Redirector, be_silent, client_tls, running_proxy, scripted, server_tls
@@ -82,6 +83,10 @@ BETTER = {
     "logger": [("x", "TypeError"), (1, "TypeError")],
     "sock": [(1, "TypeError")],
     "port": [("x", "TypeError")],
+    "proxy_ssl": [("x", "TypeError"), (False, "TypeError")],
+    "proxy_server_hostname": [(1, "TypeError")],
+    "proxy_ssl_handshake_timeout": [("x", "TypeError"), (0, "ValueError")],
+    "proxy_ssl_shutdown_timeout": [("x", "TypeError"), (-1, "ValueError")],
     "extensions": [([type("Other", (), {"name": "x-other"})()], "NotImplementedError")],
 }
 
@@ -335,6 +340,54 @@ def test_proxies(net: Network, scheme: str, monkeypatch: pytest.MonkeyPatch) -> 
             monkeypatch.setenv("no_proxy", "127.0.0.1")
             async with ours.connect(uri):
                 assert len(proxy.asked) == 3
+
+    net.run(test())
+
+
+def test_tls_with_a_proxy_has_arguments_of_its_own(net: Network) -> None:
+    async def test() -> None:
+        async with running_proxy("https") as proxy, their_server(net, echo) as uri:
+            shutdown = {"ssl_shutdown_timeout": 5, "proxy_ssl_shutdown_timeout": 5} if sys.version_info >= (3, 11) else {}
+            tls = {"proxy": proxy.url, "proxy_ssl": client_tls(), **shutdown}
+            async with ours.connect(uri, proxy_server_hostname="localhost", **tls) as ws:
+                await ws.send("x")
+                assert await ws.recv() == "x"
+            with pytest.raises(ssl.SSLCertVerificationError, match=r"(?i)hostname mismatch"):
+                await ours.connect(uri, proxy_server_hostname="elsewhere.test", **tls)
+            async with scripted(be_silent) as port:
+                # One waits for the proxy, and one for the server behind it; the other limit is longer than connecting may take.
+                limits = {"ssl_handshake_timeout": 60, "proxy_ssl_handshake_timeout": 0.05}
+                with pytest.raises(ConnectionError):
+                    await ours.connect(uri, **{**tls, **limits, "proxy": f"https://127.0.0.1:{port}"})
+                limits = {"ssl_handshake_timeout": 0.05, "proxy_ssl_handshake_timeout": 60}
+                with pytest.raises(ConnectionError):
+                    await ours.connect(f"wss://127.0.0.1:{port}/", ssl=client_tls(), **tls, **limits)
+
+    net.run(test())
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks4", "socks5"])
+def test_a_proxy_without_tls_takes_no_arguments_about_it(net: Network, scheme: str) -> None:
+    given = {"ssl": client_tls(), "server_hostname": "a", "ssl_handshake_timeout": 1, "ssl_shutdown_timeout": 1}
+
+    async def test() -> None:
+        async with counting() as (uri, connected):
+            for name, value in given.items():
+                with pytest.raises(ValueError, match=f"proxy_{name} is only meaningful with an https:// proxy"):
+                    await ours.connect("ws://example.test/", proxy=uri.replace("ws", scheme), **{f"proxy_{name}": value})
+            assert not connected
+
+    net.run(test())
+
+
+def test_a_server_that_the_proxy_cannot_name(net: Network) -> None:
+    """Whether it was asked for or a redirect leads there."""
+
+    async def test() -> None:
+        async with running_proxy("socks4") as proxy, Redirector("ws://[::1]:1/").serve() as redirect:
+            for uri in ("ws://[::1]:1/", redirect):
+                with pytest.raises(ProxyError, match="SOCKS4 cannot connect to an IPv6 address"):
+                    await ours.connect(uri, proxy=proxy.url)
 
     net.run(test())
 

@@ -26,12 +26,13 @@ from ...url import WSParsedURL, parse_url
 from .._errors import from_handshake, from_lost_connection, from_proxy
 from .._options import (
     check_limits,
+    check_logger,
     check_open_timeout,
     compression_settings,
     header_list,
     message_limits,
 )
-from .._proxy import checked_proxy, system_proxy
+from .._proxy import checked_proxy, system_proxy, take_tls
 from ..datastructures import HeadersLike
 from ..exceptions import (
     InvalidMessage,
@@ -123,8 +124,9 @@ class connect:
         below how many it goes on
     :param logger: in place of the logger ``websockets.client``
     :param create_connection: makes the connection: a subclass of :class:`ClientConnection`
-    :param kwargs: `ssl`, `server_hostname`, `sock`, `host`, `port`, `proxy_ssl`, and what
-        :meth:`asyncio.loop.create_connection` takes
+    :param kwargs: `ssl`, `server_hostname`, `sock`, `host`, `port`, and what
+        :meth:`asyncio.loop.create_connection` takes; for TLS with an HTTPS proxy `proxy_ssl`,
+        `proxy_server_hostname`, `proxy_ssl_handshake_timeout` and `proxy_ssl_shutdown_timeout`
 
     :raises InvalidURI, InvalidProxy: a URL is wrong
     :raises OSError: the network failed
@@ -213,8 +215,7 @@ class connect:
     def _options(self) -> ConnectionOptions:
         """What all connections of this object have in common; whatever is wrong raises here."""
         check_limits(**self._connection_options)
-        if isinstance(self.logger, str):
-            raise TypeError(f"logger must be a logger or None, got {self.logger!r}")
+        check_logger(self.logger)
         if not callable(self._create_connection):
             raise TypeError(f"create_connection must be callable, got {self._create_connection!r}")
         max_message_size, max_frame_size = message_limits(self._max_size)
@@ -254,8 +255,8 @@ class connect:
     async def _connect_to(self, target: _Target, options: ConnectionOptions) -> ClientConnection:
         url = target.url()
         request = create_request(url, target.headers, self._compression)
-        destination = target.destination(url)
         proxy = target.proxy_for(url)
+        destination = target.destination(url, proxy)
         protocol = WSProtocol(options, request, url.is_secure)
         loop = asyncio.get_running_loop()
         try:
@@ -350,8 +351,8 @@ class _Target(NamedTuple):
     def _own_destination(self) -> str | None:
         return next((what for name, what in _OWN_DESTINATION.items() if self.kwargs.get(name) is not None), None)
 
-    def destination(self, url: WSParsedURL) -> dict[str, Any]:
-        """The arguments of `dial` that say where to."""
+    def destination(self, url: WSParsedURL, proxy: str | None) -> dict[str, Any]:
+        """The arguments of `dial` that say where to, and by what TLS."""
         kwargs = dict(self.kwargs)
         context = kwargs.pop("ssl", True)
         if not url.is_secure:
@@ -363,10 +364,7 @@ class _Target(NamedTuple):
         elif context is None or context is False:
             raise ValueError(f"ssl={context} is incompatible with a wss:// URI")
         Settings("client", {"ssl_context": context})
-        proxy_context = kwargs.pop("proxy_ssl", None)
-        if proxy_context is True:
-            proxy_context = None
-        Settings("client", {"proxy_ssl_context": proxy_context})
+        proxy_tls = take_tls(kwargs, proxy)
         # Where to, in place of the URI; the certificate is still that of the URI's host.
         host, port = kwargs.pop("host", None), kwargs.pop("port", None)
         if host is not None and not isinstance(host, str):
@@ -378,12 +376,12 @@ class _Target(NamedTuple):
         return {
             "url": replace(url, host=host or url.host, port=port or url.port),
             "ssl_context": context,
-            "proxy_ssl_context": proxy_context,
             "socket_factory": _socket_factory(kwargs),
             "use_aiofastnet": None,
             "connect_timeout": None,
             "tunnel_timeout": None,
             "kwargs": kwargs,
+            **proxy_tls,
         }
 
     def redirected(self, answer: InvalidStatus) -> _Target:

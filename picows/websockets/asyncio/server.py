@@ -16,7 +16,7 @@ from typing import Any
 
 from ...picows import WSMsgType, ws_broadcast
 from ...server import WSServer, ws_create_server
-from .._options import check_limits, check_open_timeout, compression_settings, message_limits
+from .._options import check_limits, check_logger, check_open_timeout, compression_settings, message_limits
 from ..exceptions import ConcurrencyError, ProtocolError
 from ..frames import Close, CloseCode
 from ..headers import validate_subprotocols
@@ -123,6 +123,7 @@ def serve(
     max_message_size, max_frame_size = message_limits(max_size)
     if logger is None:
         logger = logging.getLogger("websockets.server")
+    check_logger(logger)
     if kwargs.get("ssl") is not None:
         kwargs.setdefault("ssl_handshake_timeout", open_timeout or None)
     options: dict[str, Any] = {
@@ -296,8 +297,11 @@ class Server:
         if close_connections:
             for connection in self.connections:
                 self._close_later(connection, code, reason)
-        while self._handlers or self._closings:
-            await asyncio.wait([*self._handlers, *self._closings])
+        while waiting := [*self._handlers, *self._closings]:
+            done, _ = await asyncio.wait(waiting)
+            for task in done:
+                # They have left, unless there was no memory for it.
+                self._handlers.pop(task, None)
         if close_connections:
             server.abort_clients()  # who is in the handshake of TLS
         await server.wait_closed()

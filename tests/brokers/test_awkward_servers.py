@@ -1,0 +1,334 @@
+"""Servers that hang, load, refuse or were set up by somebody else; and what is asked of them while they come back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picows import WSBrokerError, WSMsgType, WSTopics
+from picows.errors import WSPositionError
+from tests.brokers.servers import PLAIN, STORES, Relay, Server, server_of
+from tests.connection.networks import Network, subscribers, transports
+
+TEXT = WSMsgType.TEXT
+REDIS = ["redis", "redis-streams"]
+
+
+@contextlib.asynccontextmanager
+async def process(net: Network, kind: str, folder: Path) -> AsyncIterator[Any]:
+    """A server, topics that are connected to it, and a connection to nobody in particular."""
+    async with server_of(kind, folder) as server, subscribers(net, 1) as (clients, servers), WSTopics(server.broker()) as topics:
+        yield server, topics, clients, servers
+
+
+async def publish_all(topics: WSTopics, topic: str, payloads: Any, **options: Any) -> list[Any]:
+    calls: Any = (topics.publish(topic, TEXT, str(each), **options) for each in payloads)
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def until_nobody_listens(topics: Any, kind: str, topic: str) -> None:
+    """Whatever the server sends, it sends to nobody."""
+    broker = topics._broker
+    while True:
+        if kind in REDIS:
+            ((_, count),) = await broker._client.pubsub_numsub(f"picows:{topic}")
+        else:
+            import nats.errors
+
+            count = 1
+            try:
+                await broker._client.request(broker._live + topic, b"", timeout=0.05)
+            except nats.errors.NoRespondersError:
+                count = 0
+            except nats.errors.TimeoutError:
+                pass
+        if not count:
+            return
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("kind", [*PLAIN, *STORES])
+def test_a_server_that_hangs(
+    net: Network, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is away, too: told, and connected to again."""
+    from picows.brokers import nats, redis
+
+    monkeypatch.setattr(nats, "PING_INTERVAL", 0.1)
+    monkeypatch.setattr(redis, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(nats, "CONFIRM_TIMEOUT", 0.4)
+    monkeypatch.setattr(redis, "CONFIRM_TIMEOUT", 0.4)
+
+    async def test() -> None:
+        async with process(net, kind, tmp_path) as (server, topics, clients, servers):
+            assert server.process is not None
+            await topics.subscribe(servers[0].transport, "a")
+            assert await topics.publish("a", TEXT, "one") == 1
+            server.process.send_signal(signal.SIGSTOP)
+            try:
+                with pytest.raises(WSBrokerError):
+                    await asyncio.wait_for(topics.publish("b", TEXT, "not confirmed", timeout=None), 10)
+                while "was lost" not in caplog.text:
+                    await asyncio.sleep(0.01)
+            finally:
+                server.process.send_signal(signal.SIGCONT)
+            await topics.publish("a", TEXT, "two", timeout=None)
+            assert [await clients[0].payload() for _ in range(2)] == [b"one", b"two"]
+
+    net.run(test())
+
+
+@pytest.mark.parametrize("kind", REDIS)
+def test_idle_servers_are_not_lost(
+    net: Network, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("picows.brokers.redis.ANSWER_TIMEOUT", 0.05)
+
+    async def test() -> None:
+        async with process(net, kind, tmp_path) as (_server, topics, clients, servers):
+            await topics.subscribe(servers[0].transport, "a")
+            await asyncio.sleep(0.3)
+            assert await topics.publish("a", TEXT, "one") == 1
+            assert await clients[0].payload() == b"one"
+
+    net.run(test())
+    assert "was lost" not in caplog.text
+
+
+def test_a_server_that_still_loads(net: Network, tmp_path: Path) -> None:
+    """Redis takes connections and subscriptions before it has loaded what it stores; publishes wait for the rest."""
+
+    async def test() -> None:
+        async with process(net, "redis-streams", tmp_path) as (server, topics, clients, servers):
+            await topics.subscribe(servers[0].transport, "a")
+            # It looks at its connections after every 1024 commands.
+            await topics._broker._client.eval("for i = 1, 10000 do redis.call('SET', KEYS[1], i) end", 1, "key")
+            await server.kill()
+            with pytest.raises(WSBrokerError):
+                await topics.publish("a", TEXT, "not confirmed")
+            waiting = asyncio.ensure_future(publish_all(topics, "a", range(10), timeout=None))
+            await server.start("--key-load-delay", "100")
+            with pytest.raises(WSBrokerError, match="cannot be reached: Redis is loading"):
+                await WSTopics(server.broker()).__aenter__()
+            assert await waiting == [1] * 10
+            assert [int(await clients[0].payload()) for _ in range(10)] == list(range(10))
+
+    net.run(test())
+
+
+@pytest.mark.parametrize("kind", REDIS)
+def test_what_is_asked_while_the_connection_comes_back(
+    net: Network, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("picows.brokers.redis.ANSWER_TIMEOUT", 60)
+
+    async def test() -> None:
+        async with server_of(kind, tmp_path) as server, subscribers(net, 2) as (clients, servers):
+            relay, first, second = Relay(server.port), *transports(servers)
+            async with relay, WSTopics(server.broker()) as here, WSTopics(server.broker(relay.port)) as there:
+                await there.subscribe(first, "stays")
+                await there.subscribe(first, "goes")
+                await there.subscribe(first, "goes.and.comes")
+                await relay.cut()
+                relay.flows.clear()
+                await relay.mend()
+                await relay.connected.wait()
+                late = asyncio.ensure_future(there.subscribe(second, "late"))
+                there.unsubscribe(first, "goes")
+                there.unsubscribe(first, "goes.and.comes")
+                await asyncio.sleep(0.05)
+                again = asyncio.ensure_future(there.subscribe(first, "goes.and.comes"))
+                await asyncio.sleep(0.05)
+                relay.flows.set()
+                await asyncio.wait_for(asyncio.gather(late, again), 10)
+                await until_nobody_listens(here, kind, "goes")
+                for topic in ("late", "stays", "goes.and.comes"):
+                    await here.publish(topic, TEXT, topic)
+                assert await clients[1].payload() == b"late"
+                assert {await clients[0].payload() for _ in range(2)} == {b"stays", b"goes.and.comes"}
+
+    net.run(test())
+
+
+@pytest.mark.parametrize("kind", [*PLAIN, *STORES])
+def test_a_topic_that_nobody_wants_is_not_sent(net: Network, kind: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with process(net, kind, tmp_path) as (_server, topics, _, servers):
+            await topics.subscribe(servers[0].transport, "a")
+            topics.unsubscribe(servers[0].transport, "a")
+            await until_nobody_listens(topics, kind, "a")
+
+    net.run(test())
+
+
+@pytest.mark.parametrize("kind", ["nats", "jetstream"])
+def test_a_message_that_is_too_large_fails_alone(net: Network, kind: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with server_of(kind, tmp_path) as server, WSTopics(server.broker()) as topics:
+            first, large, last = await publish_all(topics, "a", ["one", "x" * (1 << 20), "two"])
+            assert (first, last) == (0, 0)
+            assert isinstance(large, WSBrokerError)
+            assert "takes 1048576: nothing was published" in str(large)
+
+    net.run(test())
+
+
+async def add_stream(server: Server, **options: Any) -> None:
+    import nats
+
+    client = await nats.connect(server.url)
+    await client.jetstream().add_stream(name="topics", subjects=["picows.>"], **options)
+    await client.close()
+
+
+@pytest.mark.parametrize("other", [None, "elsewhere.>"])
+def test_a_stream_without_positions_is_refused(net: Network, other: str | None, tmp_path: Path) -> None:
+    async def test() -> None:
+        from nats.js.api import RePublish
+
+        async with server_of("jetstream", tmp_path) as server:
+            await add_stream(server, republish=RePublish(src="picows.>", dest=other) if other else None)
+            with pytest.raises(WSBrokerError, match=r"does not republish picows\.> to picows-live\.>"):
+                await WSTopics(server.broker()).__aenter__()
+
+    net.run(test())
+
+
+def test_a_stream_with_a_limit_for_each_topic(net: Network, tmp_path: Path) -> None:
+    """There old messages of one topic go while others stay: only a position that is still there is good."""
+
+    async def test() -> None:
+        from nats.js.api import RePublish
+
+        async with server_of("jetstream", tmp_path) as server, subscribers(net, 2) as (clients, servers):
+            republish = RePublish(src="picows.>", dest="picows-live.>")
+            await add_stream(server, republish=republish, max_msgs_per_subject=3)
+            async with WSTopics(server.broker()) as topics:
+                await topics.publish("b", TEXT, "stays")  # 1
+                for number in range(2, 7):
+                    await topics.publish("a", TEXT, str(number))
+                for position in ("1", "2", "3"):  # of the other topic, and those of which the next ones are gone
+                    with pytest.raises(WSPositionError):
+                        await topics.subscribe(servers[0].transport, "a", since=position)
+                await topics.subscribe(servers[0].transport, "a", since="4")
+                assert [await clients[0].payload() for _ in range(2)] == [b"5", b"6"]
+                assert await topics.subscribe(servers[1].transport, "a", since="6") == "6"
+                with pytest.raises(WSPositionError, match="last position that was stored is 6"):
+                    await topics.subscribe(servers[1].transport, "b", since="7")
+
+    net.run(test())
+
+
+def test_arguments_of_the_redis_broker() -> None:
+    from picows.brokers.redis import RedisBroker
+
+    for wrong, error, why in ((-1, ValueError, "history"), (True, TypeError, "history")):
+        with pytest.raises(error, match=why):
+            RedisBroker("redis://localhost", history=wrong)
+    with pytest.raises(ValueError, match="url begins with 'http', expected redis://"):
+        RedisBroker("http://localhost")
+    assert repr(RedisBroker("redis://user:secret@host")) == "<RedisBroker host:6379>"
+    assert repr(RedisBroker("rediss://host:7000/3")) == "<RedisBroker host:7000>"
+    assert repr(RedisBroker("unix:///run/redis.sock?password=secret")) == "<RedisBroker /run/redis.sock>"
+
+
+def test_names_of_nats_servers() -> None:
+    from picows.brokers.nats import NATSBroker
+
+    assert repr(NATSBroker("nats://user:secret@host")) == "<NATSBroker host:4222>"
+    assert repr(NATSBroker(["one:4223", "tls://token@two"])) == "<NATSBroker one:4223, two:4222>"
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_more_is_missed_than_is_fetched_at_once(net: Network, kind: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with process(net, kind, tmp_path) as (_, topics, clients, servers):
+            begin = await topics.subscribe(servers[0].transport, "a")
+            topics.unsubscribe(servers[0].transport, "a")
+            await publish_all(topics, "a", range(900))
+            await topics.subscribe(servers[0].transport, "a", since=begin)
+            assert [int(await clients[0].payload()) for _ in range(900)] == list(range(900))
+
+    net.run(test())
+
+
+def test_what_is_left_of_a_redis_stream(net: Network, tmp_path: Path) -> None:
+    """Good is each position behind which nothing was removed."""
+
+    async def test() -> None:
+        async with process(net, "redis-streams", tmp_path) as (_, topics, clients, servers):
+            transport, client = servers[0].transport, topics._broker._client
+            await publish_all(topics, "a", range(10))
+            positions = [entry.decode() for entry, _ in await client.xrange("picows:a")]
+            await client.xtrim("picows:a", maxlen=5, approximate=False)
+            for number in (4, 5, 6, 9):
+                good = number > 4  # behind 4 nothing is missing, either, but who knows
+                if good:
+                    await topics.subscribe(transport, "a", since=positions[number])
+                    topics.unsubscribe(transport, "a")
+                    got = [int(await clients[0].payload()) for _ in range(9 - number)]
+                    assert got == list(range(number + 1, 10))
+                else:
+                    with pytest.raises(WSPositionError, match=f"stored is {positions[5]}"):
+                        await topics.subscribe(transport, "a", since=positions[number])
+            await client.xtrim("picows:a", maxlen=0, approximate=False)
+            with pytest.raises(WSPositionError, match="stored is none"):
+                await topics.subscribe(transport, "a", since=positions[8])
+            await topics.subscribe(transport, "a", since=positions[9])
+
+    net.run(test())
+
+
+def test_a_redis_key_of_somebody_else(net: Network, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with process(net, "redis-streams", tmp_path) as (_, topics, _, servers):
+            await topics._broker._client.set("picows:a", "not a stream")
+            for call in (
+                topics.publish("a", TEXT, "one"),
+                topics.subscribe(servers[0].transport, "a"),
+                anext_of(topics._broker.missed("a", "0")),
+            ):
+                with pytest.raises(WSBrokerError, match="WRONGTYPE"):
+                    await call
+            await until_nobody_listens(topics, "redis-streams", "a")
+
+    net.run(test())
+
+
+async def anext_of(iterator: AsyncIterator[Any]) -> Any:
+    async for each in iterator:
+        return each
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_what_is_no_position_of_this_broker(net: Network, kind: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with process(net, kind, tmp_path) as (_server, topics, _, servers):
+            await topics.publish("a", TEXT, "one")
+            for wrong in ("1-2-3", f"1-{1 << 64}"):
+                with pytest.raises(ValueError, match="a position of"):
+                    await topics.subscribe(servers[0].transport, "a", since=wrong)
+            assert topics.topics(servers[0].transport) == frozenset()
+
+    net.run(test())
+
+
+def test_nothing_is_logged_of_an_ordinary_end(net: Network, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def test() -> None:
+        for kind in (*PLAIN, *STORES):
+            folder = tmp_path / kind
+            folder.mkdir()
+            async with process(net, kind, folder) as (_server, topics, _, servers):
+                await topics.subscribe(servers[0].transport, "a")
+
+    net.run(test())
+    assert not [record for record in caplog.records if record.name.startswith("picows.brokers")]
