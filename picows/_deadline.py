@@ -24,7 +24,8 @@ class Deadline:
         if self._seconds is not None:
             self._task = cast("asyncio.Task[Any]", asyncio.current_task())
             # From Python 3.11 on a task counts who wants to cancel it.
-            self._cancelling = self._task.cancelling() if sys.version_info >= (3, 11) else 0
+            if sys.version_info >= (3, 11):
+                self._cancelling = self._task.cancelling()
             self._timer = self._loop.call_later(self._seconds, self._interrupt)
         return self
 
