@@ -1,7 +1,8 @@
 """The extension modules, their compiler flags, and README.rst as package indexes get it; all else stands in pyproject.toml.
 
 Environment switches, each off unless set to 1:
-  PICOWS_SANITIZE        AddressSanitizer and UndefinedBehaviorSanitizer (`make sanitize` shows how to run such a build)
+  PICOWS_SANITIZE        AddressSanitizer and UndefinedBehaviorSanitizer (`make sanitize` shows how to run such a build);
+                         "thread": ThreadSanitizer in their place (`make races`)
   PICOWS_DEBUG           assertions and bounds checks on, no optimisation
   PICOWS_TRACE           tells coverage which lines of Cython ran, and leaves the C sources where coverage looks for them
   PICOWS_BUILD_EXAMPLES  what tests and examples have in Cython too, which no wheel holds; for a build in place
@@ -53,6 +54,8 @@ WARNINGS = [
     "-Wno-unused-parameter", "-Wno-unused-function", "-Wno-missing-field-initializers", "-Wno-sign-compare",
 ]  # fmt: skip
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+if os.environ.get("PICOWS_SANITIZE") == "thread":
+    SANITIZERS = ["-fsanitize=thread", "-fno-omit-frame-pointer"]
 
 
 def compiler_flags(compiler_type):

@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -57,6 +58,10 @@ class Child:
         assert self._process.stdin is not None
         self._process.stdin.close()
 
+    def ask(self) -> None:
+        """What becomes of its connections, for whoever looks for the reason of a fault."""
+        self._process.send_signal(signal.SIGUSR1)
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -87,6 +92,8 @@ class Soak:
             self._stop(clients)
             self._stop(servers)
         except Found:
+            for child in self._children:
+                child.ask()
             self._take_what_is_left(2.0)
         finally:
             for child in self._children:
@@ -124,6 +131,8 @@ class Soak:
                 self._found(f"{child.name} ended with status {value}")
         elif kind == "fault":
             self._found(f"{child.name}: {value}")
+        elif kind == "connection":
+            print(f"{child.name}: {value}")
         else:
             child.said[kind] = value
 

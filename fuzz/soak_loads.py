@@ -50,6 +50,7 @@ class Receiver(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.transport = transport
         self.calls.append("connected")
+        self.place.process.listeners.add(self)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type not in (TEXT, BINARY):
@@ -70,6 +71,9 @@ class Receiver(WSListener):
         except (Fault, Damaged) as error:
             process.fault(f"client, {self.place}: {error}")
             transport.disconnect(graceful=False)  # whoever waits for more waits in vain
+
+    def __str__(self) -> str:
+        return f"{self.place} {self.calls}"
 
     def take(self, payload: bytes) -> None:
         assert self.numbers is not None
@@ -178,7 +182,10 @@ class Place:
     def options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
             "websocket_handshake_timeout": 120, "connect_timeout": 120, "max_frame_size": 64 << 20, "max_message_size": 64 << 20,
-            "use_aiofastnet": self.chance.choice([None, False])}
+            "use_aiofastnet": self.chance.choice([None, False]),
+            # libuv tells nobody of some resets, where aiofastnet runs on uvloop: docs/guides/speed.rst.
+            "enable_auto_ping": True, "auto_ping_idle_timeout": max(1, min(15, self.process.arguments.life)),
+            "auto_ping_reply_timeout": 300}
         if self.is_secure:
             options["ssl_context"] = self._tls
         if "deflate" in self.endpoint:
@@ -201,7 +208,8 @@ class Place:
         elif how == "close frame":
             transport.send_close(1000, "done")
         elif how == "ask":
-            receiver.ask(f"end {self.chance.choice(ENDS_OF_THE_SERVER)}")
+            how = f"asking for {self.chance.choice(ENDS_OF_THE_SERVER)}"
+            receiver.ask(how.replace("asking for", "end"))
         else:
             transport.disconnect(graceful=how != "abort")
         await self.ended(receiver, how)

@@ -12,11 +12,13 @@ import json
 import logging
 import os
 import random
+import signal
 import sys
 import threading
 import time
 import traceback
 import warnings
+import weakref
 from collections import Counter
 from collections.abc import Awaitable, Coroutine
 from typing import Any, Callable, TypeVar
@@ -102,6 +104,7 @@ class Process:
         self.chance = random.Random(f"{arguments.seed}/{sys.argv[0]}/{arguments.loop}")
         self.keeper = Keeper(self.chance)
         self.counts: Counter[str] = Counter()
+        self.listeners: weakref.WeakSet[Any] = weakref.WeakSet()
         self.stop: asyncio.Event
         self.pace: Pace
         self._faults = 0
@@ -165,6 +168,7 @@ class Process:
         arguments = self.arguments
         self.stop = asyncio.Event()
         self.pace = Pace(arguments.share, arguments.pause_file, self.chance)
+        loop.add_signal_handler(signal.SIGUSR1, self._describe)
         loop.add_reader(0, self._on_word_of_the_parent, loop)
         gc.collect()
         before, kinds_before = take_sample(loop), own(count_kinds())
@@ -182,6 +186,14 @@ class Process:
         loop.remove_reader(0)
         self.pace.finish()
         self.stop.set()
+
+    def _describe(self) -> None:
+        """Tell of each connection; asked for when something is wrong."""
+        for listener in list(self.listeners):
+            transport = listener.transport
+            name, peer = (transport.underlying_transport.get_extra_info(name) for name in ("sockname", "peername"))
+            self.say("connection", f"{name} to {peer}, {listener}: disconnected {transport.is_disconnected}, "
+                     f"{transport.close_handshake}, {transport.stats()}, {transport.underlying_transport}")
 
     async def _sample(self, loop: Any) -> None:
         while not self.stop.is_set():

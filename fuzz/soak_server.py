@@ -89,12 +89,13 @@ class Serving(WSListener):
 
     def __init__(self, world: World, argument: str) -> None:
         self.world, self.process = world, world.process
-        self.argument = argument
+        self.argument, self.how = argument, ""
         self.transport: WSTransport
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.transport = transport
         self.process.counts["connections"] += 1
+        self.process.listeners.add(self)
         if self.process.arguments.sabotage == "leak":
             LEAKED.append(transport)
 
@@ -117,8 +118,11 @@ class Serving(WSListener):
     def tell(self, text: str) -> None:
         self.transport.send(WSMsgType.TEXT, f"!{text}")
 
+    def __str__(self) -> str:
+        return f"{type(self).__name__} {self.argument} {self.how}"
+
     def do_end(self, how: str) -> None:
-        transport = self.transport
+        transport, self.how = self.transport, how
         if how == "close":
             self.process.spawn(transport.close(1001, "provoked", timeout=100), "server, close")
         elif how == "close frame":

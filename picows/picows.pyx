@@ -20,6 +20,7 @@ from cpython.memoryview cimport (
     PyMemoryView_Check, PyMemoryView_FromMemory, PyMemoryView_FromObject, PyMemoryView_GET_BUFFER,
 )
 from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.time cimport monotonic, time
 from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 from libc.math cimport NAN
@@ -59,6 +60,15 @@ cdef extern from "_native/threads.h" nogil:
     long ws_atomic_load(long* counter)
     void ws_watch_forks()
     unsigned int ws_fork_count()
+
+cdef extern from *:
+    """
+    #define read_close_handshake(transport) ws_read_field((transport)->close_handshake)
+    #define write_close_handshake(transport, value) ws_write_field((transport)->close_handshake, (value))
+    """
+    # What is read is borrowed; the reference of what is written has to be there.
+    void* read_close_handshake(WSTransport transport)
+    void write_close_handshake(WSTransport transport, WSCloseHandshake value)
 
 cdef extern from "Python.h":
     """

@@ -168,7 +168,10 @@ PARTS: dict[str, set[str]] = {
         "states", "timers",
     },
     "adopt": {"closing", "handshake", "marks", "memory", "protocol", "send"},
-    "transport": {"closing", "compression", "conflation", "connection", "flow", "keepalive", "marks", "send", "stats", "timers"},
+    "transport": {
+        "close_handshake", "closing", "compression", "conflation", "connection", "flow", "keepalive", "marks", "send", "stats",
+        "timers",
+    },
 }  # fmt: skip
 
 PACKAGES = sorted({module.rpartition(".")[0] for module in ARROWS if "." in module})

@@ -167,3 +167,24 @@ def test_scaling_runs(options: list[str]) -> None:
     for _, rate, connections in rows:
         assert int(rate.replace(",", "")) > 0
         assert sum(map(int, connections.split(", "))) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reuse_port spreads connections on Linux only")
+def test_scaling_is_judged() -> None:
+    """Without a GIL the exit status tells; with one threads take turns, and nobody expects more."""
+    options = ["--own-load", "--connections", "2", "--burst", "8", "--seconds", "0.1", "--rounds", "2", "--at-least", "100"]
+    judged = subprocess.run(
+        [sys.executable, "-W", "error", str(PROFILING / "scaling.py"), *options],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if getattr(sys, "_is_gil_enabled", lambda: True)():
+        assert judged.returncode == 0, judged.stdout
+        assert "Not judged" in judged.stdout
+    else:
+        assert judged.returncode == 1, judged.stdout
+        assert re.search(r"2 threads do [\d.]+ times the work of 1, expected 100.0 at least", judged.stdout)

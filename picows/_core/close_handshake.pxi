@@ -41,3 +41,9 @@ cdef class WSCloseHandshake:
     def __repr__(self):
         return (f"WSCloseHandshake(sent={self.sent!r}, recv={self.recv!r}, "
                 f"recv_then_sent={bool(self.recv_then_sent)})")
+
+
+cdef inline WSCloseHandshake shown_handshake(WSTransport transport):
+    # For any thread. What Cython makes of an attribute reads it twice: it counts one object and returns the other, if that changes
+    # meanwhile.
+    return <WSCloseHandshake>read_close_handshake(transport)

@@ -76,6 +76,7 @@ cdef class Connection:
         object pong_waiter          # a future, made when somebody waits for the reply to a ping
         object roundtrip_lock       # made when a round trip is measured
 
+        WSCloseHandshake shown_before   # what the transport showed of the closing handshake before its last step
         tuple write_buffers         # what tells how much waits where the transport cannot: under TLS, once that was asked
         Reader reader
         Py_ssize_t place            # in the registry of the server

@@ -30,11 +30,27 @@ cdef inline int cancel_factory(Connection connection) except -1:
 
 cdef int open_frames(Connection connection, WSListener listener) except -1:
     """The upgrade is done."""
+    cdef Registry registry = connection.options.registry
     cancel_timer(connection)
-    connection.listener = listener
     connection.state = STATE_OPEN
     connection.since = time()
+    if registry is None:
+        connection.listener = listener
+    else:
+        # Other threads list those that have a listener, and look at what was set before.
+        with cython.critical_section(registry):
+            connection.listener = listener
     return 0
+
+
+cdef inline void show_handshake(Connection connection, WSCloseHandshake handshake) noexcept:
+    # Any thread may read it, by `shown_handshake`. Without a GIL one that has just found the old one may not have taken its
+    # reference yet, so that one lives on. There are two steps at most, hence one place.
+    cdef WSTransport transport = connection.transport
+    connection.shown_before = transport.close_handshake
+    Py_INCREF(handshake)
+    write_close_handshake(transport, handshake)
+    Py_DECREF(connection.shown_before)      # the reference of the field
 
 
 cdef int note_close_sent(Connection connection, int code, bytes reason) except -1:
@@ -46,7 +62,7 @@ cdef int note_close_sent(Connection connection, int code, bytes reason) except -
     if connection.state == STATE_CLOSE_EXCHANGED:
         cancel_timer(connection)    # of auto ping
     transport.is_close_frame_sent = True
-    transport.close_handshake = WSCloseHandshake(sent, received, received is not None)
+    show_handshake(connection, WSCloseHandshake(sent, received, received is not None))
     return wake_drain_waiters(connection)
 
 
@@ -56,7 +72,7 @@ cdef int note_close_received(Connection connection, WSFrame frame) except -1:
         WSCloseInfo sent = transport.close_handshake.sent if transport.close_handshake is not None else None
     received = WSCloseInfo(named_close_code(frame.get_close_code()), frame.get_close_reason())
     connection.state = <State>(connection.state & ~DELIVERS)
-    transport.close_handshake = WSCloseHandshake(sent, received, sent is None)
+    show_handshake(connection, WSCloseHandshake(sent, received, sent is None))
     # Nothing that comes behind it is looked at (RFC 6455 5.5.1): no reply to a ping either.
     cancel_timer(connection)
     return wake_pong_waiter(connection)

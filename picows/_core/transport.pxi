@@ -206,15 +206,17 @@ cdef class WSTransport:
         1005: its CLOSE has no code; 1006: the connection has ended without one. None until its CLOSE has come or the connection
         has ended. What was said in detail, by us too, is in :attr:`close_handshake`.
         """
-        if self.close_handshake is not None and self.close_handshake.recv is not None:
-            return self.close_handshake.recv.code or NO_STATUS_RECEIVED
+        cdef WSCloseHandshake shown = shown_handshake(self)
+        if shown is not None and shown.recv is not None:
+            return shown.recv.code or NO_STATUS_RECEIVED
         return WSCloseCode.ABNORMAL_CLOSURE if self.is_disconnected else None
 
     @property
     def close_reason(self):
         """The reason in the peer's CLOSE, empty if there is none; None as long as :attr:`close_code` is."""
-        if self.close_handshake is not None and self.close_handshake.recv is not None:
-            return self.close_handshake.recv.reason or ""
+        cdef WSCloseHandshake shown = shown_handshake(self)
+        if shown is not None and shown.recv is not None:
+            return shown.recv.reason or ""
         return "" if self.is_disconnected else None
 
     @property
@@ -365,6 +367,20 @@ cdef int describe(str name, const char* text) except -1:
     (<PyGetSetDescrObject*>field).d_getset.doc = text
     return 0
 
+
+cdef object get_close_handshake(object transport, void* closure):
+    return shown_handshake(<WSTransport>transport)
+
+
+cdef int let_any_thread_read() except -1:
+    """`close_handshake` changes while other threads may read it, the other objects that are attributes do not."""
+    attributes = <object>(<PyTypeObject*>WSTransport).tp_dict
+    field = attributes["close_handshake"]
+    (<PyGetSetDescrObject*>field).d_getset.get = get_close_handshake
+    return 0
+
+
+let_any_thread_read()
 
 describe("underlying_transport",
          b"The asyncio transport below: addresses, socket and TLS object by ``get_extra_info``, buffer limits, pausing of "

@@ -8,11 +8,16 @@
 #include <intrin.h>
 static inline void ws_atomic_add(volatile long *counter, long amount) { _InterlockedExchangeAdd(counter, amount); }
 static inline long ws_atomic_load(volatile long *counter) { return _InterlockedExchangeAdd(counter, 0); }
+#define ws_read_field(field) (*(void *volatile *)&(field))
+#define ws_write_field(field, value) _InterlockedExchangePointer((void *volatile *)&(field), (value))
 #else
 /* A view may be released in another thread than the one that reads the connection, on free-threaded builds at the
  * same time. */
 static inline void ws_atomic_add(volatile long *counter, long amount) { __atomic_add_fetch(counter, amount, __ATOMIC_ACQ_REL); }
 static inline long ws_atomic_load(volatile long *counter) { return __atomic_load_n(counter, __ATOMIC_ACQUIRE); }
+/* A pointer that one thread writes and any may read: whoever finds it finds what was written before it, too. */
+#define ws_read_field(field) ((void *)__atomic_load_n(&(field), __ATOMIC_ACQUIRE))
+#define ws_write_field(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELEASE)
 #endif
 
 #if defined(_WIN32)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,6 +94,22 @@ def test_attributes_may_be_read_from_any_thread(net: Network) -> None:
     net.run(test())
 
 
+def test_what_another_thread_may_just_have_found_lives_on(net: Network) -> None:
+    """Without a GIL it may be about to take its reference to what `close_handshake` was."""
+
+    async def test() -> None:
+        async with net.pair() as (client, _):
+            transport = client.transport
+            transport.send_close(1000)
+            of_ours = transport.close_handshake
+            references = sys.getrefcount(of_ours)
+            await client.disconnected.wait()
+            assert transport.close_handshake is not of_ours
+            assert sys.getrefcount(of_ours) == references
+
+    net.run(test())
+
+
 @over_both_loops
 def test_a_loop_in_each_thread(net: Network) -> None:
     """Connections of several threads do not disturb each other."""
@@ -118,3 +138,13 @@ def test_a_loop_in_each_thread(net: Network) -> None:
 
     net.run(test())
     assert errors == []
+
+
+def test_threads_share_what_they_may() -> None:
+    """Views, last references, lists of connections and broadcasts cross threads; `make races` does it for longer."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, str(root / "fuzz" / "races.py"), "--seconds", "1", "--threads", "3", "--seed", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert run.returncode == 0, run.stdout
+    assert " 0 faults" in run.stdout
