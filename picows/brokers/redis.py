@@ -80,7 +80,7 @@ class RedisBroker:
         try:
             await self._connect()
         except (RedisError, OSError) as error:
-            await self._pubsub.aclose()  # type: ignore[no-untyped-call]
+            await self._pubsub.aclose()
             await self._client.aclose()
             raise WSBrokerError(f"Redis at {self._place} cannot be reached: {error}") from None
         self._outbox = Outbox(self._send)
@@ -92,7 +92,7 @@ class RedisBroker:
         self._task.cancel()
         await asyncio.wait([self._task])
         await self._outbox.close()
-        await self._pubsub.aclose()  # type: ignore[no-untyped-call]
+        await self._pubsub.aclose()
         await self._client.aclose()
         for confirmed in self._channels.values():
             confirmed.cancel()
@@ -182,7 +182,7 @@ class RedisBroker:
         """A connection that listens; the channels that it has asked for."""
         # The first one is nobody's: without any the connection would not be read.
         asked = {self._prefix + "*", *self._channels}
-        self._pubsub = self._client.pubsub()
+        self._pubsub: Any = self._client.pubsub()  # its annotations are not the same in all versions
         await self._pubsub.subscribe(*asked)
         # Those of the pool were lost with the old one.
         await self._client.connection_pool.disconnect(inuse_connections=False)
@@ -216,7 +216,7 @@ class RedisBroker:
     async def _reconnect(self) -> None:
         attempt = 0
         while True:
-            await self._pubsub.aclose()  # type: ignore[no-untyped-call]
+            await self._pubsub.aclose()
             await asyncio.sleep(RETRY_DELAYS[min(attempt, len(RETRY_DELAYS) - 1)])
             attempt += 1
             try:

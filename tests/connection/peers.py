@@ -9,7 +9,6 @@ import hashlib
 import os
 import socket
 import struct
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -114,10 +113,7 @@ class Peer:
         with contextlib.suppress(ConnectionError, OSError):
             try:
                 await asyncio.wait_for(self.writer.wait_closed(), 2)
-            except asyncio.TimeoutError:
-                # Up to Python 3.10 TLS does not end where what was written is never taken.
-                if sys.version_info >= (3, 11):
-                    raise
+            except asyncio.TimeoutError:  # TLS where what was written is never taken; up to Python 3.10 it waits for ever
                 self.writer.transport.abort()
 
 
