@@ -5,6 +5,7 @@ Each serves its own over a WebSocket, and picows is the client: Chromium DevTool
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
@@ -84,7 +85,9 @@ class DevTools(Session):
         attached = await self.command("Target.attachToTarget", {"targetId": page, "flatten": True})
         self.attached[page] = attached["sessionId"]
         await self.command("Page.navigate", {"url": url}, sessionId=self.attached[page])
-        await self.evaluate(page, "document.readyState == 'complete' || new Promise(done => addEventListener('load', done))")
+        # Asked again and again: a promise of the blank page would not come to an end in the next.
+        while not await self.evaluate(page, "location.href != 'about:blank' && document.readyState == 'complete'"):
+            await asyncio.sleep(0.02)
         return page
 
     async def evaluate(self, page: str, code: str) -> Any:

@@ -132,6 +132,7 @@ def test_it_fits_every_screen(browser: Browser, url: str, width: int) -> None:
         async with browser.session() as session:
             market = Market(session, await session.open(url))
             await market.resize(width)
+            await market.until(f"{TILES}.length == 240")
             await market.click("label:has([value='1'])")
             await market.until(f"{TILES}.some(tile => Number(tile.dataset.late || 0))")
             assert await market.run("document.documentElement.scrollWidth") <= width
