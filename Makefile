@@ -5,9 +5,12 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 30
+SOAK_SECONDS ?= 600
+RACES_SECONDS ?= 60
 FUZZ_LIVE_ARGS ?= --connections 2000
 BENCH_ARGS ?=
 LATENCY_ARGS ?=
+SCALING_ARGS ?= --own-load --rounds 3 --at-least 1.8
 
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2] + getattr(sys, "abiflags", ""))')
 ifeq ($(version),)
@@ -17,9 +20,10 @@ endif
 venv := $(CURDIR)/.venv-$(version)
 python := $(venv)/bin/python
 sanitized := build/sanitize-$(version)
+threaded := build/threaded-$(version)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test brokers peers lint types docs sanitize fuzz fuzz-live fuzz-live-sanitize bench clean build venv sanitized
+.PHONY: help demo test brokers peers lint types docs sanitize fuzz fuzz-live fuzz-live-sanitize soak races bench clean build venv sanitized threaded
 
 help:
 	@echo 'make demo         build, then time an echo server and client over TCP and TLS'
@@ -34,10 +38,12 @@ help:
 	@echo 'make fuzz         random bytes for the codec, the upgrade and compression, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
 	@echo 'make fuzz-live    live connections whose listeners do anything; FUZZ_LIVE_ARGS="$(FUZZ_LIVE_ARGS)", "--help" tells more'
 	@echo 'make fuzz-live-sanitize   the same under the sanitizers'
+	@echo 'make soak         servers and clients under mixed loads, which have to stay flat, SOAK_SECONDS=$(SOAK_SECONDS)'
+	@echo 'make races        threads under ThreadSanitizer, for free-threaded Python, RACES_SECONDS=$(RACES_SECONDS)'
 	@echo 'make conformance  the Autobahn testsuite, by the program that AUTOBAHN names; CONFORMANCE_ARGS="--quick" for a part'
 	@echo 'make bench        figures and charts of picows and other libraries; BENCH_ARGS="--quick" takes 3 minutes, not 15'
 	@echo 'make count        instructions and system calls of a frame, by valgrind; COUNT_ARGS="--compare old.json" compares'
-	@echo 'make scaling      echo over one and over two threads; SCALING_ARGS="--own-load" leaves out other processes'
+	@echo 'make scaling      echo over one and over two threads; SCALING_ARGS="$(SCALING_ARGS)"'
 	@echo 'make clean        remove all that the other targets made'
 	@echo 'PYTHON=$(PYTHON) chooses the interpreter.'
 
@@ -96,11 +102,15 @@ sanitize: sanitized
 	cd $(sanitized) && $(under_sanitizers) \
 	    $(python) -m pytest --capture=sys tests/codec tests/messages tests/deflate tests/upgrade tests/connection tests/streams -k 'not uvloop' $(PYTEST_ARGS)
 
-sanitized: venv
-	@mkdir -p $(sanitized) && rm -rf $(addprefix $(sanitized)/,picows tests examples)
-	@cp -R setup.py pyproject.toml README.rst LICENSE picows tests examples $(sanitized)/
-	@rm -f $(addprefix $(sanitized)/,picows/*.so picows/*/*.so examples/*.so tests/*/*.so)
-	cd $(sanitized) && CC=gcc PICOWS_SANITIZE=1 PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
+sanitized: copy := $(sanitized)
+sanitized: kind := 1
+threaded: copy := $(threaded)
+threaded: kind := thread
+sanitized threaded: venv
+	@mkdir -p $(copy) && rm -rf $(addprefix $(copy)/,picows tests examples)
+	@cp -R setup.py pyproject.toml README.rst LICENSE picows tests examples $(copy)/
+	@rm -f $(addprefix $(copy)/,picows/*.so picows/*/*.so examples/*.so tests/*/*.so)
+	cd $(copy) && CC=gcc PICOWS_SANITIZE=$(kind) PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
 
 fuzz: build
 	PYTHONPATH=. $(python) fuzz/fuzz_codec.py --seconds $(FUZZ_SECONDS)
@@ -112,6 +122,15 @@ fuzz-live: build
 
 fuzz-live-sanitize: sanitized
 	cd $(sanitized) && $(under_sanitizers) PYTHONPATH=. $(python) $(CURDIR)/fuzz/fuzz_live.py $(FUZZ_LIVE_ARGS)
+
+soak: build
+	PYTHONPATH=. $(python) fuzz/soak.py --seconds $(SOAK_SECONDS) $(SOAK_ARGS)
+
+# The interpreter is not instrumented: fuzz/races.supp says what follows from that. Its addresses must not be random for this runtime.
+races: threaded
+	cd $(threaded) && LD_PRELOAD="$$(gcc -print-file-name=libtsan.so)" PYTHONPATH=. \
+	    TSAN_OPTIONS="suppressions=$(CURDIR)/fuzz/races.supp exitcode=66 history_size=7" \
+	    setarch -R $(python) $(CURDIR)/fuzz/races.py --seconds $(RACES_SECONDS) --loops asyncio $(RACES_ARGS)
 
 bench: build
 	@$(call install,requirements-benchmark.txt)
