@@ -107,11 +107,18 @@ def test_a_figure_that_grows(modules: Any) -> None:
     assert grown(-allowed * 5) == []
 
 
-def test_too_few_samples_tell_no_slope(modules: Any) -> None:
+def test_a_short_run_tells_no_slope(modules: Any) -> None:
     figures, _ = modules
-    samples = [dict.fromkeys([*figures.BOUNDS, "time"], float(number)) for number in range(2 * figures.LEAST_SAMPLES - 2)]
-    assert figures.growths(samples) == []
-    assert figures.growths([]) == []
+
+    def told(count: int, seconds: float) -> bool:
+        """Whether so many samples, so far apart, tell something."""
+        samples = [dict.fromkeys([*figures.BOUNDS, "time"], seconds * number) for number in range(count)]
+        return bool(figures.growths(samples))
+
+    assert told(2 * figures.LEAST_SAMPLES, 5.0)
+    assert not told(2 * figures.LEAST_SAMPLES - 2, 5.0)
+    assert not told(500, 0.1)
+    assert not told(0, 5.0)
 
 
 def test_a_pause(modules: Any, tmp_path: Path) -> None:
