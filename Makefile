@@ -6,6 +6,8 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 30
 FUZZ_NATIVE_RUNS ?= 10000000
+SOAK_SECONDS ?= 600
+RACES_SECONDS ?= 60
 FUZZ_LIVE_ARGS ?= --connections 2000
 MUTATE_ARGS ?= --count 40
 FAULTS_ARGS ?= --connections 5000 --jobs 2
@@ -15,6 +17,7 @@ LATENCY_ARGS ?=
 # Names and paths; `found`: those on PATH, of pyenv and of uv. The seconds are for each of them.
 INTERPRETERS ?= found
 TEST_ALL_SECONDS ?= 1800
+SCALING_ARGS ?= --own-load --rounds 3 --at-least 1.8
 
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2] + getattr(sys, "abiflags", ""))')
 ifeq ($(version),)
@@ -25,10 +28,11 @@ venv := $(CURDIR)/.venv-$(version)
 python := $(venv)/bin/python
 sanitized := build/sanitize-$(version)
 traced := build/coverage-$(version)
+threaded := build/threaded-$(version)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test brokers peers lint types docs sanitize fuzz fuzz-native fuzz-live fuzz-live-sanitize faults
-.PHONY: bench clean build venv sanitized
+.PHONY: soak races bench clean build venv sanitized threaded
 
 help:
 	@echo 'make demo         build, then time an echo server and client over TCP and TLS'
@@ -50,10 +54,12 @@ help:
 	@echo 'make fuzz-live    live connections whose listeners do anything; FUZZ_LIVE_ARGS="$(FUZZ_LIVE_ARGS)", "--help" tells more'
 	@echo 'make fuzz-live-sanitize   the same under the sanitizers'
 	@echo 'make faults       connections over a network that breaks, and without memory; FAULTS_ARGS="$(FAULTS_ARGS)", "--help" tells more'
+	@echo 'make soak         servers and clients under mixed loads, which have to stay flat, SOAK_SECONDS=$(SOAK_SECONDS)'
+	@echo 'make races        threads under ThreadSanitizer, for free-threaded Python, RACES_SECONDS=$(RACES_SECONDS)'
 	@echo 'make conformance  the Autobahn testsuite, by the program that AUTOBAHN names; CONFORMANCE_ARGS="--quick" for a part'
 	@echo 'make bench        figures and charts of picows and other libraries; BENCH_ARGS="--quick" takes 3 minutes, not 15'
 	@echo 'make count        instructions and system calls of a frame, by valgrind; COUNT_ARGS="--compare old.json" compares'
-	@echo 'make scaling      echo over one and over two threads; SCALING_ARGS="--own-load" leaves out other processes'
+	@echo 'make scaling      echo over one and over two threads; SCALING_ARGS="$(SCALING_ARGS)"'
 	@echo 'make clean        remove all that the other targets made'
 	@echo 'PYTHON=$(PYTHON) chooses the interpreter.'
 
@@ -127,11 +133,15 @@ sanitize: sanitized
 	cd $(sanitized) && $(under_sanitizers) \
 	    $(python) -m pytest --capture=sys tests/codec tests/messages tests/deflate tests/upgrade tests/connection tests/streams -k 'not uvloop' $(PYTEST_ARGS)
 
-sanitized: venv
-	@mkdir -p $(sanitized) && rm -rf $(addprefix $(sanitized)/,picows tests examples)
-	@cp -R setup.py pyproject.toml README.rst LICENSE picows tests examples $(sanitized)/
-	@rm -f $(addprefix $(sanitized)/,picows/*.so picows/*/*.so picows/*/*/*.so examples/*.so tests/*/*.so)
-	cd $(sanitized) && CC=gcc PICOWS_SANITIZE=1 PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
+sanitized: copy := $(sanitized)
+sanitized: kind := 1
+threaded: copy := $(threaded)
+threaded: kind := thread
+sanitized threaded: venv
+	@mkdir -p $(copy) && rm -rf $(addprefix $(copy)/,picows tests examples)
+	@cp -R setup.py pyproject.toml README.rst LICENSE picows tests examples $(copy)/
+	@rm -f $(addprefix $(copy)/,picows/*.so picows/*/*.so picows/*/*/*.so examples/*.so tests/*/*.so)
+	cd $(copy) && CC=gcc PICOWS_SANITIZE=$(kind) PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
 
 # From a copy, whose modules tell each line that runs; they are some ten times as slow.
 .PHONY: coverage
@@ -166,6 +176,15 @@ fuzz-live-sanitize: sanitized
 faults: build
 	PYTHONPATH=. $(python) fuzz/fuzz_faults.py $(FAULTS_ARGS)
 	PYTHONPATH=. $(python) fuzz/fuzz_memory.py $(FAULTS_MEMORY_ARGS)
+
+soak: build
+	PYTHONPATH=. $(python) fuzz/soak.py --seconds $(SOAK_SECONDS) $(SOAK_ARGS)
+
+# The interpreter is not instrumented: fuzz/races.supp says what follows from that. Its addresses must not be random for this runtime.
+races: threaded
+	cd $(threaded) && LD_PRELOAD="$$(gcc -print-file-name=libtsan.so)" PYTHONPATH=. \
+	    TSAN_OPTIONS="suppressions=$(CURDIR)/fuzz/races.supp exitcode=66 history_size=7" \
+	    setarch -R $(python) $(CURDIR)/fuzz/races.py --seconds $(RACES_SECONDS) --loops asyncio $(RACES_ARGS)
 
 bench: build
 	@$(call install,requirements-benchmark.txt)

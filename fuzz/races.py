@@ -26,7 +26,8 @@ import time
 import traceback
 import weakref
 import zlib
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterator
 from typing import Any
 
 from live_socket import client_tls, server_tls
@@ -70,11 +71,33 @@ class Shared:
         self.watched: deque[weakref.ref[Any]] = deque(maxlen=5000)
         self.tls = server_tls(), client_tls()
         self.counts = dict.fromkeys(("messages", "connections", "looks", "views"), 0)
+        self._visits: Counter[str] = Counter()  # by URLs: how many are connecting there
         self._lock = threading.Lock()
 
     def count(self, what: str, number: int = 1) -> None:
         with self._lock:
             self.counts[what] += number
+
+    @contextlib.contextmanager
+    def visit(self, chance: random.Random) -> Iterator[str]:
+        """The URL of some server, which goes on at least until the block ends."""
+        with self._lock:
+            if not self.servers:
+                raise ConnectionResetError("the last server has gone")
+            url = chance.choice(list(self.servers.values()))
+            self._visits[url] += 1
+        try:
+            yield url
+        finally:
+            with self._lock:
+                self._visits[url] -= 1
+
+    async def retire(self, home: Home) -> None:
+        """Show the server to nobody any more, and wait for those who are connecting to it."""
+        with self._lock:
+            url = self.servers.pop(home)
+        while self._visits[url]:
+            await asyncio.sleep(0.01)
 
     def fault(self, text: str) -> None:
         self.faults.append(text)
@@ -124,9 +147,7 @@ class Home:
                     other.loop.call_soon_threadsafe(other.broadcast)
                 await asyncio.sleep(0.01)
         finally:
-            # From now on nobody comes, and nobody looks; who is here still does.
-            await asyncio.sleep(0.01)
-            del self.shared.servers[self]
+            await self.shared.retire(self)
         await asyncio.wait(talks)
         await self.server.shutdown(timeout=PATIENCE)
         self.server.close()
@@ -141,25 +162,17 @@ class Home:
             try:
                 await (self._talk_by_coroutines if number == 0 else self._talk_once)(self.number * 16 + number)
             except (ConnectionError, ConnectionClosed):
-                pass  # the server has shut down
+                pass  # the server has shut down, or the last one has
             except (Fault, Damaged) as error:
                 self.shared.fault(str(error))
             except Exception:
                 self.shared.fault(traceback.format_exc())
 
-    def _check_refusal(self, url: str, error: Exception) -> None:
-        """Only a server that is not there any more may refuse."""
-        if url in self.shared.servers.values():
-            raise Fault(f"connecting to {url} failed: {error!r}") from error
-
     async def _talk_by_coroutines(self, origin: int) -> None:
         numbers, messages = Numbers(origin), Messages(origin, self.chance)
-        url = self.chance.choice(list(self.shared.servers.values()))
-        tls = {"ssl": self.shared.tls[1]} if url.startswith("wss") else {}
-        try:
+        with self.shared.visit(self.chance) as url:
+            tls = {"ssl": self.shared.tls[1]} if url.startswith("wss") else {}
             connection = await connect(url, proxy=None, open_timeout=PATIENCE, close_timeout=PATIENCE, **tls)
-        except Exception as error:
-            return self._check_refusal(url, error)
         async with connection:
             self.shared.count("connections")
             for _ in range(self.chance.randrange(20)):
@@ -173,14 +186,11 @@ class Home:
     async def _talk_once(self, origin: int) -> None:
         chance, shared = self.chance, self.shared
         listener = Client(self, Numbers(origin))
-        url = chance.choice(list(shared.servers.values()))
-        tls = shared.tls[1] if url.startswith("wss") else None
-        try:
+        with shared.visit(chance) as url:
+            tls = shared.tls[1] if url.startswith("wss") else None
             transport, _ = await ws_connect(
                 lambda: listener, url, ssl_context=tls, compression=DEFLATE, websocket_handshake_timeout=PATIENCE,
                 connect_timeout=PATIENCE)
-        except Exception as error:
-            return self._check_refusal(url, error)
         shared.count("connections")
         messages = Messages(origin, chance)
         for _ in range(chance.randrange(20)):

@@ -173,7 +173,7 @@ class Soak:
                 print(growth)
             growing += [growth for growth in found if growth.too_much]
             if not found:
-                print(f"{len(child.samples)} samples are too few for a slope")
+                print(f"{len(child.samples)} samples: too short for a slope")
         if self._arguments.samples:
             Path(self._arguments.samples).write_text(json.dumps({child.name: child.samples for child in self._children}))
         messages = sum(child.said.get("end", {}).get("messages", 0) for child in self._children)

@@ -28,7 +28,9 @@ BOUNDS = {
     "ours": Bound(40, ""),
     "objects": Bound(2000, ""),
 }
-LEAST_SAMPLES = 20  # in the second half; fewer tell nothing
+# In the second half. Fewer tell nothing, and what is used for the first time grows for a while.
+LEAST_SAMPLES = 20
+LEAST_SECONDS = 60.0
 
 _OWN_MODULES = ("picows", "soak", "__main__")
 
@@ -62,11 +64,11 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
 
 
 def growths(samples: Sequence[dict[str, float]]) -> list[Growth]:
-    """Of each figure, over the second half of the samples; none if they are too few."""
+    """Of each figure, over the second half of the samples; none if that is too short."""
     half = [sample for sample in samples if sample["time"] >= samples[-1]["time"] / 2] if samples else []
-    if len(half) < LEAST_SAMPLES:
+    seconds = half[-1]["time"] - half[0]["time"] if half else 0.0
+    if len(half) < LEAST_SAMPLES or seconds < LEAST_SECONDS:
         return []
-    seconds = half[-1]["time"] - half[0]["time"]
     tenth = max(len(half) // 10, 1)
     found = []
     for figure in BOUNDS:

@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 from live_wire import BINARY, CONTINUATION, TEXT, Damaged, encode, keys_in
 from soak_messages import Fault, Messages, Numbers, Rising
-from soak_process import Process, Provoked
+from soak_process import PONG_PATIENCE, Process, Provoked
 from soak_server import BROADCAST, ENDPOINTS, KEYS, LATEST, TOPIC, TOPICS, make_slow
 
 from picows import (
@@ -185,7 +185,7 @@ class Place:
             "use_aiofastnet": self.chance.choice([None, False]),
             # libuv tells nobody of some resets, where aiofastnet runs on uvloop: docs/guides/speed.rst.
             "enable_auto_ping": True, "auto_ping_idle_timeout": max(1, min(15, self.process.arguments.life)),
-            "auto_ping_reply_timeout": 300}
+            "auto_ping_reply_timeout": PONG_PATIENCE}
         if self.is_secure:
             options["ssl_context"] = self._tls
         if "deflate" in self.endpoint:
@@ -417,7 +417,7 @@ async def raw(place: Place) -> None:
     with socket.socket() as sock:
         sock.setblocking(False)
         await loop.sock_connect(sock, (HOST, place.port))
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):  # cut by the server; "not connected" is no ConnectionError
             await loop.sock_sendall(sock, stream)
             ending = chance.choice(["close", "reset", "read", "half-close"])
             if ending == "reset":
@@ -460,7 +460,8 @@ async def coroutines(place: Place) -> None:
     messages, numbers = Messages(place.origin, chance), Numbers(place.origin)
     options: dict[str, Any] = {"ssl": place.options()["ssl_context"]} if place.is_secure else {}
     url = f"{place.url}echo/{place.origin:x}"
-    async with connect(url, proxy=None, open_timeout=120, close_timeout=120, ping_timeout=300, max_size=None, **options) as ws:
+    options.update(proxy=None, open_timeout=120, close_timeout=120, ping_timeout=PONG_PATIENCE, max_size=None)
+    async with connect(url, **options) as ws:
         while place.goes_on:
             await process.pace.turn(0.3)
             for _ in range(chance.choice([1, 5, 20])):

@@ -35,6 +35,8 @@ PATIENCE = 180.0  # the default
 # Seconds after which nothing may be left. The timers of TLS handshakes that were cancelled live for 60 seconds, with what
 # they hold: they are those of uvloop and aiofastnet, and nobody else could stop them.
 SETTLE = 75.0
+# Seconds that a pong may take: a client that does not read answers none while the load pauses.
+PONG_PATIENCE = 7200
 MOST_FAULTS = 20  # that are told in full
 
 _EXPECTED_RECORDS = (
@@ -191,6 +193,8 @@ class Process:
         """Tell of each connection; asked for when something is wrong."""
         for listener in list(self.listeners):
             transport = listener.transport
+            if transport.is_disconnected:
+                continue
             name, peer = (transport.underlying_transport.get_extra_info(name) for name in ("sockname", "peername"))
             self.say("connection", f"{name} to {peer}, {listener}: disconnected {transport.is_disconnected}, "
                      f"{transport.close_handshake}, {transport.stats()}, {transport.underlying_transport}")

@@ -13,7 +13,7 @@ from typing import Any
 from live_socket import server_tls
 from live_wire import BINARY, TEXT
 from soak_messages import Messages, Numbers
-from soak_process import Process, Provoked, process_arguments
+from soak_process import PONG_PATIENCE, Process, Provoked, process_arguments
 
 from picows import (
     WSAutoPingStrategy,
@@ -32,7 +32,7 @@ from picows import (
 from picows.websockets.asyncio.server import ServerConnection, serve
 from picows.websockets.exceptions import ConnectionClosed
 
-PINGS = {"enable_auto_ping": True, "auto_ping_idle_timeout": 15, "auto_ping_reply_timeout": 300}
+PINGS = {"enable_auto_ping": True, "auto_ping_idle_timeout": 15, "auto_ping_reply_timeout": PONG_PATIENCE}
 PERIODIC = {**PINGS, "auto_ping_strategy": WSAutoPingStrategy.PING_PERIODICALLY}
 # Each is a port. `use_aiofastnet` None: over TLS and on asyncio's loop it is used where it is installed.
 ENDPOINTS: dict[str, dict[str, Any]] = {
@@ -329,7 +329,7 @@ async def work(process: Process) -> None:
             max_message_size=64 << 20, **options)
         ports[name] = server.sockets[0].getsockname()[1]
         servers.append(server)
-    coroutines = await serve(echo_by_coroutine, "127.0.0.1", 0, max_size=None, open_timeout=100, ping_timeout=300)
+    coroutines = await serve(echo_by_coroutine, "127.0.0.1", 0, max_size=None, open_timeout=100, ping_timeout=PONG_PATIENCE)
     ports["coroutines"] = next(iter(coroutines.sockets)).getsockname()[1]
     telling = process.spawn(world.tell_all(), "server, tell_all")
     process.say("ports", ports)
