@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import picows
 import picows.web
 
@@ -38,6 +40,7 @@ def imports_others(code: str) -> bool:
     return bool({module.partition(".")[0] for module in modules} & OTHERS)
 
 
+@pytest.mark.timeout(300)  # a busy machine checks types slowly
 def test_the_code_of_the_pages_fits_the_package(tmp_path: Path) -> None:
     blocks = dict(code_blocks())
     assert len(blocks) > 20

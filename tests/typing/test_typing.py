@@ -9,6 +9,8 @@ import pytest
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
 
+pytestmark = pytest.mark.timeout(300)  # a busy machine checks types slowly
+
 
 def run(module: str, *args: str) -> tuple[int, str]:
     """The exit status and the output of `python -m module`."""
