@@ -122,3 +122,15 @@ def test_isal_is_used_by_itself_where_it_is_installed() -> None:
 
 def test_zlib_is_used_where_isal_is_not_installed() -> None:
     assert chosen(isal=NO_ISAL) == STANDARD
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_arguments() -> None:
+    """A ValueError would say that the module takes no such level."""
+
+    def compressobj(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    short_of_memory = ModuleType("short_of_memory")
+    vars(short_of_memory).update(vars(zlib), compressobj=compressobj)
+    with pytest.raises(MemoryError):
+        WSDeflate(zlib=short_of_memory)

@@ -185,6 +185,70 @@ def test_the_last_one_leaves_while_a_publish_waits(net: Network) -> None:
     net.run(test())
 
 
+def test_it_comes_back_in_the_moment_in_which_the_last_one_has_left(net: Network, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with process(net, 1) as (topics, broker, _, servers):
+            await topics.subscribe(servers[0].transport, "a")
+            broker.flows.clear()
+            broker.agrees.clear()
+            (publishing,) = begin(topics.publish("a", TEXT, "one"))
+            await turns()
+            topics.unsubscribe(servers[0].transport, "a")
+            await turns()
+            broker.agrees.set()
+            broker.flow()
+            assert await asyncio.wait_for(publishing, 5) == 0
+
+    net.run(test())
+    assert not caplog.records
+
+
+def test_a_topic_that_nobody_wants_any_more(net: Network) -> None:
+    """A broker may have sent before it heard that."""
+
+    async def test() -> None:
+        async with process(net, 1) as (topics, broker, clients, servers):
+            await topics.subscribe(servers[0].transport, "a")
+            await topics.publish("a", TEXT, "one")
+            _, topic, data = broker.hub.stored[0]
+            broker.receive(topic + "b", data, "7")
+            await topics.publish("a", TEXT, "two")
+            assert await payloads(clients[0], 2) == [b"one", b"two"]
+
+    net.run(test())
+
+
+def test_who_has_left_does_not_subscribe(net: Network) -> None:
+    async def test() -> None:
+        async with process(net, 1) as (topics, broker, _, servers):
+            transport = servers[0].transport
+            transport.disconnect(graceful=False)
+            await transport.wait_disconnected()
+            assert await topics.subscribe(transport, "a") is None
+            assert broker.calls == []
+
+    net.run(test())
+
+
+def test_a_broker_that_fails_on_its_own_is_told_of(net: Network, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody waits for the end of a subscription."""
+
+    async def unsubscribe(topic: str) -> None:
+        raise LookupError(f"no {topic}")
+
+    async def test() -> None:
+        async with process(net, 1) as (topics, broker, _, servers):
+            broker.unsubscribe = unsubscribe
+            await topics.subscribe(servers[0].transport, "a")
+            topics.unsubscribe(servers[0].transport, "a")
+            await turns()
+
+    net.run(test())
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "no a" in caplog.text
+
+
 @pytest.mark.parametrize("early", [False, True])
 def test_an_outage_between_the_confirmation_and_the_message(net: Network, early: bool) -> None:
     """Without a store it may never come back: told at once, also when the outage came first."""

@@ -84,6 +84,22 @@ def test_who_is_cancelled_before_has_published_nothing(net: Network) -> None:
     net.run(test())
 
 
+def test_nothing_goes_out_when_all_are_cancelled(net: Network) -> None:
+    async def test() -> None:
+        async with outbox() as (box, sent):
+            sent.goes.set()
+            (waiting,) = put(box, 1)
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.sleep(0)
+            box.set_up(True)
+            await asyncio.sleep(0)
+            assert await outcomes(put(box, 2)) == [""]
+            assert sent.batches == [[item(2)]]
+
+    net.run(test())
+
+
 @pytest.mark.parametrize("error", [None, OSError("gone")])
 def test_who_is_cancelled_under_way_does_not_disturb_the_others(net: Network, error: Exception | None) -> None:
     async def test() -> None:

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from picows.websockets import ProxyError
+from picows.websockets import Headers, ProxyError
 from tests.connection.networks import Network, over_both_loops
 from tests.connection.peers import upgrade_response
 from tests.connection.proxies import Redirector, be_silent, client_tls, running_proxy, scripted, server_tls
@@ -422,7 +423,7 @@ def test_the_proxy_of_the_system(variables: dict[str, str], monkeypatch: pytest.
         assert system_proxy(parse_url(uri)) == get_proxy(parse_uri(uri))
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 407 Auth\r\nContent-Length: 0\r\n\r\n", b"junk\r\n\r\n"])
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 407 Auth\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 599 Odd\r\n\r\n", b"junk\r\n\r\n"])
 def test_a_proxy_that_refuses(net: Network, answer: bytes) -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -438,6 +439,78 @@ def test_a_proxy_that_refuses(net: Network, answer: bytes) -> None:
                 response = getattr(raised.value, "response", None)
                 told.append((raised.type.__name__, response and response.status_code))
             assert told[0] == told[1]
+
+    net.run(test())
+
+
+def test_a_socks_proxy_that_refuses(net: Network) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"\5\xff")
+        writer.close()
+
+    async def test() -> None:
+        async with scripted(handle) as port:
+            for client in (ours, theirs):
+                with pytest.raises(Exception, match="failed to connect to SOCKS proxy") as raised:
+                    await client.connect("ws://example.test/", proxy=f"socks5://127.0.0.1:{port}")
+                assert raised.type.__name__ == "ProxyError"
+
+    net.run(test())
+
+
+def test_a_reset_in_place_of_an_answer(net: Network) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    async def test() -> None:
+        told = []
+        async with scripted(handle) as port:
+            for client in (ours, theirs):
+                with pytest.raises(Exception, match="did not receive a valid HTTP response") as raised:
+                    await client.connect(f"ws://127.0.0.1:{port}/", proxy=None)
+                told.append((raised.type.__name__, client.process_exception(raised.value)))
+        assert told[0] == told[1] == ("InvalidMessage", None)
+
+    net.run(test())
+
+
+@pytest.mark.parametrize("error", [OSError(), ConnectionRefusedError(), TimeoutError(), EOFError(), ValueError()], ids=repr)
+def test_what_is_tried_again(error: Exception) -> None:
+    assert ours.process_exception(error) is theirs.process_exception(error)
+
+
+@pytest.mark.parametrize("value", [None, False])
+def test_tls_by_the_uri_and_none_by_the_arguments(net: Network, value: Any) -> None:
+    async def test() -> None:
+        # The package takes False for none given, and then complains of a name that is not.
+        for client in (ours, theirs) if value is None else (ours,):
+            with pytest.raises(ValueError, match=f"ssl={value} is incompatible with a wss:// URI"):
+                await client.connect("wss://127.0.0.1:1/", proxy=None, ssl=value)
+
+    net.run(test())
+
+
+def test_a_unix_socket_that_is_not_there(net: Network, tmp_path: Path) -> None:
+    async def test() -> None:
+        with pytest.raises(FileNotFoundError):
+            await ours.unix_connect(tmp_path / "socket", "ws://somewhere/")
+
+    net.run(test())
+
+
+def test_headers_of_the_own_type_and_a_queue_without_a_bound(net: Network) -> None:
+    async def test() -> None:
+        async with their_server(net, echo) as uri:
+            headers = Headers([("X-A", "1"), ("X-A", "2")])
+            async with ours.connect(uri, additional_headers=headers, max_queue=None) as ws:
+                assert ws.request.headers.get_all("X-A") == ["1", "2"]
+                for number in range(100):
+                    await ws.send(str(number))
+                assert [await ws.recv() for _ in range(100)] == [str(number) for number in range(100)]
 
     net.run(test())
 

@@ -14,6 +14,7 @@ from picows.websockets.asyncio.router import Router, route, unix_route
 from picows.websockets.asyncio.server import Server
 from tests.connection.networks import Network, over_both_loops
 from tests.connection.peers import Peer
+from tests.connection.proxies import server_tls
 from tests.websockets.servers import answer, client, head_of, request, url_of
 
 routing = pytest.importorskip("werkzeug.routing")
@@ -80,6 +81,23 @@ def test_a_process_request_comes_first(net: Network) -> None:
 
     net.run(test())
     assert seen == ["/n/1", "/zz", "/s/"]
+
+
+def test_a_process_request_that_is_no_coroutine(net: Network) -> None:
+    async def test() -> None:
+        async with routing_server(process_request=lambda connection, request: connection.respond(200, "mine")) as server:
+            assert (await answer(server, request(path="/n/1")))[::2] == (200, "mine")
+
+    net.run(test())
+
+
+def test_routes_over_tls(net: Network) -> None:
+    async def test() -> None:
+        async with routing_server(ssl=server_tls()) as server:
+            async with client(url_of(server).replace("ws:", "wss:") + "s/") as ws:
+                assert await ws.recv() == "/s/ {}"
+
+    net.run(test())
 
 
 def test_a_router_of_ones_own(net: Network) -> None:

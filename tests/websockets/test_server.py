@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -430,6 +431,46 @@ def test_a_unix_server_needs_a_path(net: Network) -> None:
             await unix_serve(echo)
 
     net.run(test())
+
+
+def test_a_unix_server_on_a_socket_of_ones_own(net: Network, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+
+    async def test() -> None:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(path))
+            with pytest.raises(ValueError, match="path and sock"):
+                await unix_serve(echo, path, sock=sock)
+            async with unix_serve(echo, sock=sock):
+                _, writer = await asyncio.open_unix_connection(path)
+                writer.close()
+
+    net.run(test())
+
+
+def test_what_is_left_of_a_unix_server_gives_way(net: Network, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+
+    async def test() -> None:
+        async with unix_serve(echo, path):
+            _, writer = await asyncio.open_unix_connection(path)
+            writer.close()
+
+    net.run(test())
+
+
+def test_a_unix_server_does_not_remove_what_is_no_socket(net: Network, tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_text("precious")
+
+    async def test() -> None:
+        with pytest.raises(OSError, match="in use"):
+            await unix_serve(echo, path)
+
+    net.run(test())
+    assert path.read_text() == "precious"
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1, ""), (1005, ""), (1000, "x" * 124)])

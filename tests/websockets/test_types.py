@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,26 @@ def test_neither_are_the_sans_io_objects(home: str) -> None:
 def test_errors_say_what_happened(error: WebSocketException, text: str) -> None:
     assert str(error) == text
     assert isinstance(error, WebSocketException)
+
+
+def test_what_is_said_of_a_size_may_be_a_text() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the package has it for old programs only
+        assert str(PayloadTooBig("so large")) == "so large"
+
+
+def test_old_names_of_what_a_connection_ended_with_are_warned_of() -> None:
+    for rcvd, code, reason in ((Close(1001, "bye"), 1001, "bye"), (None, 1006, "")):
+        error = ConnectionClosedError(rcvd, None)
+        with pytest.warns(DeprecationWarning, match="code"):
+            assert error.code == code
+        with pytest.warns(DeprecationWarning, match="reason"):
+            assert error.reason == reason
+
+
+def test_subprotocols_are_written_and_read() -> None:
+    assert headers.build_subprotocol(["chat", "b"]) == "chat, b"
+    assert headers.parse_subprotocol("chat, b") == ["chat", "b"]
 
 
 def test_the_tree_of_errors() -> None:
