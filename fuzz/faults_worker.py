@@ -30,10 +30,6 @@ class Worker(Batches):
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         super().__init__(arguments)
-        if arguments.networks == "all":
-            # Plain TCP of aiofastnet on uvloop, which picows does not choose by itself, loses events of sockets whose number
-            # had another one before it, and libuv aborts. `--networks uvloop-tcp-aiofastnet` shows it.
-            self.networks = [network for network in self.networks if str(network) != "uvloop-tcp-aiofastnet"]
         # Those are for the thread of the connections.
         self.peers.call(lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]))
         self._timers: list[weakref.ref[asyncio.TimerHandle]] = []

@@ -50,7 +50,7 @@ from picows.websockets.asyncio.client import connect
 from picows.websockets.asyncio.server import serve
 from picows.websockets.exceptions import WebSocketException
 
-LIFE_LIMIT = 20  # seconds for both lives
+LIFE_LIMIT = 20  # seconds that both lives may take
 MESSAGES = [b"small", b"compressible " * 400, bytes(range(256)) * 400]
 # What may come of it, wherever it comes from.
 EXPECTED = (MemoryError, OSError, WSError, WebSocketException, asyncio.TimeoutError, asyncio.CancelledError)
@@ -228,6 +228,7 @@ class Runner:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
+        self._networks = chosen_networks(arguments.networks)
         self.tls = {True: client_tls(), False: server_tls()}
         self._outcomes: collections.Counter[str] = collections.Counter()
         self._findings = 0
@@ -238,7 +239,7 @@ class Runner:
     def run(self) -> int:
         print(f"seed {self._arguments.seed}", flush=True)
         self.warm_up()
-        reaches = {network: allocations(lambda: Lives(network, self.tls).live()) for network in NETWORKS}  # noqa: B023
+        reaches = {network: allocations(lambda: Lives(network, self.tls).live()) for network in self._networks}  # noqa: B023
         print("allocations of a life:", ", ".join(f"{network} {reach}" for network, reach in reaches.items()), flush=True)
         running: dict[int, tuple[str, int]] = {}
         for index in range(self._arguments.lives):
@@ -258,12 +259,12 @@ class Runner:
 
     def warm_up(self) -> None:
         """Fill the caches of the interpreter."""
-        for network in NETWORKS:
+        for network in self._networks:
             Lives(network, self.tls).live()
 
     def _draw(self, index: int, reaches: dict[Network, int]) -> str:
         chance = random.Random(f"{self._arguments.seed}/{index}")
-        network = NETWORKS[index % len(NETWORKS)]
+        network = self._networks[index % len(self._networks)]
         start = int(chance.random() * reaches[network])
         return f"{network}:{start}:{start + chance.choice([1, 1, 1, 2, 5, 50])}"
 
@@ -276,7 +277,7 @@ class Runner:
             os.dup2(os.open(self._error_file(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
             self._teller.tell_crashes()
             with os.fdopen(writing, "w") as output:
-                output.write(json.dumps(live_twice(network, self.tls, fails)))
+                output.write(json.dumps(live_twice(network, self.tls, fails, self._arguments.limit)))
             os._exit(0)
         os.close(writing)
         return pid, reading
@@ -315,7 +316,7 @@ class Runner:
         place = "" if not told else " below picows" if any("picows" in line for line in told) else f" behind {told[0]}"
         self._outcomes["did not end" + place] += 1
         if not told or "below picows" in place:
-            self._found(life, f"did not end within {LIFE_LIMIT} seconds\n{errors}")
+            self._found(life, f"did not end within {self._arguments.limit} seconds\n{errors}")
 
     def _crashed(self, life: str, status: int, errors: str) -> None:
         place = crash_place(errors)
@@ -333,7 +334,7 @@ def parsed(life: str) -> tuple[Network, tuple[int, int]]:
     return chosen_networks(name)[0], (int(start), int(stop))
 
 
-def live_twice(network: Network, tls: dict[bool, Any], fails: tuple[int, int]) -> dict[str, Any]:
+def live_twice(network: Network, tls: dict[bool, Any], fails: tuple[int, int], limit: int) -> dict[str, Any]:
     """Once without memory, and once with it."""
     logging.getLogger().addHandler(logging.NullHandler())
     first, second = Lives(network, tls), Lives(network, tls)
@@ -343,7 +344,7 @@ def live_twice(network: Network, tls: dict[bool, Any], fails: tuple[int, int]) -
         os.kill(os.getpid(), signal.SIGKILL)
 
     signal.signal(signal.SIGALRM, too_late)
-    signal.alarm(LIFE_LIMIT)
+    signal.alarm(limit)
     sys.unraisablehook = lambda args: first.judge(args.exc_value, f"ignored in {args.object!r}")
     try:
         first.live(fails)
@@ -358,8 +359,6 @@ def live_twice(network: Network, tls: dict[bool, Any], fails: tuple[int, int]) -
         first.problems.append(
             f"the life behind it was broken: {second.problems} {dict(second.suffered)}, after {dict(first.suffered)}")
     return {"problems": first.problems, "suffered": sorted(first.suffered)}
-
-
 
 
 def crash_teller() -> Any:
@@ -387,14 +386,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lives", type=int, default=2000, help="how many")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="start of the random numbers")
+    parser.add_argument("--limit", type=int, default=LIFE_LIMIT, help="seconds that both lives of a process may take")
     parser.add_argument("--life", type=parsed, help="a single one")
+    parser.add_argument("--networks", default="all", help=f"some of {','.join(map(str, NETWORKS))}")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     arguments = parser.parse_args()
     logging.raiseExceptions = False
     runner = Runner(arguments)
     if arguments.life is not None:
         runner.warm_up()
-        print(live_twice(*arguments.life[:1], runner.tls, *arguments.life[1:]))
+        print(live_twice(*arguments.life[:1], runner.tls, *arguments.life[1:], arguments.limit))
     else:
         sys.exit(runner.run())
 

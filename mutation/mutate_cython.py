@@ -19,11 +19,12 @@ import sys
 import time
 from pathlib import Path
 
+from tests.packaging.installation import SOURCES as SOURCES_OF_TESTS
+
 from .mutations import Mutation, mutations
 
 ROOT = Path(__file__).parents[1]
 EXPLAINED = Path(__file__).with_name("same_program.txt")
-COPIED = ("setup.py", "pyproject.toml", "README.rst", "LICENSE", "picows", "tests", "examples", "docs", "Makefile")
 SOURCES = (
     "picows/_native/*.h",
     "picows/_codec.pxd",
@@ -72,6 +73,7 @@ def main() -> int:
     print(f"seed {arguments.seed}: {len(chosen)} breaks")
     explained = set(EXPLAINED.read_text(encoding="utf-8").splitlines())
     tree = copied_tree()
+    check_unbroken(tree, chosen, arguments.jobs)
     verdicts = []
     for number, mutation in enumerate(chosen):
         if arguments.only in (None, number):
@@ -101,7 +103,7 @@ def choose(seed: int, count: int, beginnings: tuple[str, ...]) -> list[Mutation]
 def copied_tree() -> Path:
     tree = ROOT / "build" / "mutation"
     tree.mkdir(parents=True, exist_ok=True)
-    for name in COPIED:
+    for name in SOURCES_OF_TESTS:
         source, target = ROOT / name, tree / name
         if source.is_dir():
             shutil.rmtree(target, ignore_errors=True)
@@ -130,13 +132,24 @@ def judge(tree: Path, mutation: Mutation, jobs: str) -> Verdict:
     try:
         if not built(tree):
             return Verdict(mutation, NO_PROGRAM)
-        return Verdict(mutation, *tested(tree, mutation.path.as_posix(), jobs))
+        return Verdict(mutation, *tested(tree, tests_of(mutation.path.as_posix()), jobs))
     finally:
         (tree / mutation.path).write_text(whole, encoding="utf-8")
 
 
-def tested(tree: Path, path: str, jobs: str) -> tuple[str, str]:
-    tests = next(tests for beginning, tests in TESTS.items() if path.startswith(beginning))
+def tests_of(path: str) -> str:
+    return next(tests for beginning, tests in TESTS.items() if path.startswith(beginning))
+
+
+def check_unbroken(tree: Path, chosen: list[Mutation], jobs: str) -> None:
+    """A test that fails without a break would see them all."""
+    for tests in sorted({tests_of(mutation.path.as_posix()) for mutation in chosen}):
+        outcome, by = tested(tree, tests, jobs)
+        if outcome == SEEN:
+            raise SystemExit(f"without any break there is {by} in {tests}")
+
+
+def tested(tree: Path, tests: str, jobs: str) -> tuple[str, str]:
     command = [sys.executable, "-m", "pytest", "-qx", "-n", jobs, "--dist", "worksteal", "-p", "no:cacheprovider", *tests.split()]
     try:
         ended = subprocess.run(command, cwd=tree, capture_output=True, text=True, errors="replace", timeout=TEST_TIME, check=False)

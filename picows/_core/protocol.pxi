@@ -173,6 +173,18 @@ cdef int detach(Connection connection, exc) except -1:
         close_transport(connection.transport.underlying_transport)
     if connection.debug:
         connection.options.logger.log(PICOWS_DEBUG_LL, "connection lost: %r", exc)
+    stop_watching(connection.transport.underlying_transport, connection.loop)
+    return 0
+
+
+cdef int stop_watching(underlying, loop) except -1:
+    """aiofastnet 1.2 lets the loop watch a socket behind connection_made, even if the connection has ended in it, and closes it
+    so: the loop would go on watching the number, and whatever gets it next would miss its events."""
+    if type(underlying).__module__ == "aiofastnet.selector_transport":
+        # Its number may be another's already: a cancelled connection has its socket closed under the transport.
+        fd = underlying.get_extra_info("socket").fileno()
+        if fd >= 0:
+            loop.remove_reader(fd)
     return 0
 
 

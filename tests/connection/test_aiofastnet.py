@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import sys
 from typing import Any
 
 import pytest
 
-from tests.connection.networks import Network, Recorder, over_every_tls
+from picows import ws_connect
+from tests.connection.networks import NETWORKS, Network, Recorder, over_every_tls
 
 
 @over_every_tls
@@ -29,5 +33,39 @@ def test_a_client_that_leaves_during_the_tls_handshake(net: Network, sent: bytes
             await asyncio.sleep(0.02)
         loop.set_exception_handler(others)
         assert [context["exception"] for context in reported] == [ConnectionResetError] * net.fast
+
+    net.run(test())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="numbers of sockets there are given again as it likes")
+@pytest.mark.parametrize("net", [net for net in NETWORKS if net.fast and not net.tls], ids=str)
+def test_a_connection_that_ends_while_it_is_made(net: Network) -> None:
+    """aiofastnet lets the loop watch the socket behind connection_made even then: the next one of that number gets no events."""
+
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        numbers = []
+
+        def broken(url: object) -> socket.socket:
+            sock = socket.create_connection(listening.getsockname())
+            sock.shutdown(socket.SHUT_WR)  # the request cannot be written
+            numbers.append(sock.fileno())
+            return sock
+
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            with pytest.raises(ConnectionError):
+                await ws_connect(Recorder, "ws://127.0.0.1/", socket_factory=broken, use_aiofastnet=net.fast)
+            await asyncio.sleep(0)
+            with contextlib.ExitStack() as stack:
+                ends: list[socket.socket] = []
+                while numbers[0] not in [end.fileno() for end in ends]:  # the system gives the lowest number that is free
+                    ends = [stack.enter_context(end) for end in socket.socketpair()]
+                    assert min(end.fileno() for end in ends) <= numbers[0]
+                ends.sort(key=lambda end: end.fileno() != numbers[0])
+                ends[0].setblocking(False)
+                receiving = asyncio.ensure_future(loop.sock_recv(ends[0], 1))
+                await asyncio.sleep(0)
+                ends[1].send(b"x")
+                assert await asyncio.wait_for(receiving, 5) == b"x"
 
     net.run(test())
