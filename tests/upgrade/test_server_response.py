@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
+from picows.deflate import WSDeflate
 from picows.upgrade import (
     RequestReader,
     WSUpgradeRequest,
@@ -41,6 +42,24 @@ def sent(response: WSUpgradeResponse, listener: object = None) -> bytes:
     data, taken = answered(UPGRADE, WSUpgradeResponseWithListener(response, listener))
     assert taken is (listener if response.status == 101 else None)
     return data
+
+
+def offering(extensions: str) -> RequestReader:
+    """A server that compresses, and the request of a client with this offer."""
+    reader = RequestReader(WSDeflate())
+    assert reader.feed(UPGRADE.replace(b"\r\n\r\n", f"\r\nSec-WebSocket-Extensions: {extensions}\r\n\r\n".encode()))
+    return reader
+
+
+def test_an_extension_that_nobody_knows_is_left_out() -> None:
+    _, head, listener = answer(offering("x-other; a=1"), LISTENER)
+    assert (head, listener) == (UPGRADED + b"\r\n", LISTENER)
+
+
+def test_a_response_does_not_say_how_to_compress() -> None:
+    own = WSUpgradeResponse.create_101_response({"Sec-WebSocket-Extensions": "permessage-deflate"})
+    with pytest.raises(ValueError, match="must not set Sec-WebSocket-Extensions where compression was agreed on"):
+        answer(offering("permessage-deflate"), WSUpgradeResponseWithListener(own, LISTENER))
 
 
 def test_listener_is_a_101() -> None:

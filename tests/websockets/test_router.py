@@ -93,9 +93,8 @@ def test_a_process_request_that_is_no_coroutine(net: Network) -> None:
 
 def test_routes_over_tls(net: Network) -> None:
     async def test() -> None:
-        async with routing_server(ssl=server_tls()) as server:
-            async with client(url_of(server).replace("ws:", "wss:") + "s/") as ws:
-                assert await ws.recv() == "/s/ {}"
+        async with routing_server(ssl=server_tls()) as server, client(url_of(server).replace("ws:", "wss:") + "s/") as ws:
+            assert await ws.recv() == "/s/ {}"
 
     net.run(test())
 
