@@ -143,8 +143,8 @@ sanitized threaded: venv
 	@rm -f $(addprefix $(copy)/,picows/*.so picows/*/*.so picows/*/*/*.so examples/*.so tests/*/*.so)
 	cd $(copy) && CC=gcc PICOWS_SANITIZE=$(kind) PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
 
-# Both reports: branches of the Python modules, 2 minutes on a quiet machine with two cores, and lines of the Cython ones,
-# a quarter of an hour. PYTEST_ARGS chooses tests of both.
+# Both reports: branches of the Python modules, some five minutes on a quiet machine with two cores, and lines of the
+# Cython ones, a quarter of an hour and more. PYTEST_ARGS chooses tests of both.
 .PHONY: coverage coverage-python coverage-cython
 coverage: coverage-python coverage-cython
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
+import sys
 import traceback
+import weakref
 from collections.abc import Awaitable
 from typing import Any
 
@@ -355,4 +358,38 @@ def test_causes_keep_their_places_too(net: Network) -> None:
             assert 'int("x")' in text
             assert 'raise WSProtocolError(4000, "no number") from error' in text
 
+    net.run(test())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="groups of exceptions are new in Python 3.11")
+def test_what_a_group_of_errors_has_seen_is_let_go(net: Network) -> None:
+    """The places are kept, the variables there are not: the error outlives them."""
+
+    class Thing:
+        pass
+
+    class Grouping(Recorder):
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            thing = Thing()
+            seen.append(weakref.ref(thing))
+            errors = []
+            try:
+                int("x")
+            except ValueError as error:
+                errors.append(error)
+            raise ExceptionGroup("several", errors)  # noqa: F821
+
+    async def test() -> None:
+        async with raw_server(net, Grouping) as (peer, listener):
+            peer.send(TEXT, b"word")
+            await peer.receive_all()
+            await peer.close()
+            with pytest.raises(ExceptionGroup, match="several") as caught:  # noqa: F821
+                await listener.transport.wait_disconnected()
+            (error,) = caught.value.exceptions
+            assert [place.name for place in traceback.extract_tb(error.__traceback__)] == ["on_ws_frame"]
+            gc.collect()
+            assert seen[0]() is None
+
+    seen: list[weakref.ref[Thing]] = []
     net.run(test())
