@@ -234,7 +234,7 @@ def test_how_long_a_server_waits_for_the_request(net: Network) -> None:
             async with stream(net, url):
                 while not timers.longer_than_a_second():
                     await asyncio.sleep(0)
-            assert timers.longer_than_a_second() == [5]
+                assert timers.longer_than_a_second() == [5]
 
     net.run(test())
 
