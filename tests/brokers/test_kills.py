@@ -37,7 +37,10 @@ def test_the_benchmark_measures_every_broker(tmp_path: Path) -> None:
     path = tmp_path / "brokers.json"
     quickly = ("--runs", 1, "--seconds", 0.02, "--clients", 2, "--messages", 20, "--json", path)
     program = Program("benchmark_brokers", *quickly)
-    printed = program.finish()
+    try:
+        printed = program.finish()
+    finally:
+        program.kill()
     assert not [line for line in printed if "failed" in line]
 
     document = json.loads(path.read_text(encoding="utf-8"))
