@@ -138,8 +138,8 @@ sanitized: kind := 1
 threaded: copy := $(threaded)
 threaded: kind := thread
 sanitized threaded: venv
-	@mkdir -p $(copy) && rm -rf $(addprefix $(copy)/,picows tests examples)
-	@cp -R setup.py pyproject.toml README.rst LICENSE picows tests examples $(copy)/
+	@mkdir -p $(copy) && rm -rf $(addprefix $(copy)/,picows tests examples fuzz)
+	@cp -R setup.py pyproject.toml README.rst LICENSE picows tests examples fuzz $(copy)/
 	@rm -f $(addprefix $(copy)/,picows/*.so picows/*/*.so picows/*/*/*.so examples/*.so tests/*/*.so)
 	cd $(copy) && CC=gcc PICOWS_SANITIZE=$(kind) PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
 
