@@ -159,8 +159,8 @@ runs_cython := codec messages deflate upgrade connection streams topics web webs
 # From a copy, whose modules tell each line that runs; they are some ten times as slow.
 coverage-cython: venv
 	@$(call install,requirements-coverage.txt)
-	@mkdir -p $(traced) && rm -rf $(addprefix $(traced)/,picows tests examples docs)
-	@cp -R setup.py pyproject.toml Makefile HISTORY.rst MANIFEST.in README.rst LICENSE requirements-*.txt picows tests examples docs $(traced)/
+	@mkdir -p $(traced) && rm -rf $(addprefix $(traced)/,picows tests examples docs fuzz)
+	@cp -R setup.py pyproject.toml Makefile HISTORY.rst MANIFEST.in README.rst LICENSE requirements-*.txt picows tests examples docs fuzz $(traced)/
 	@rm -f $(addprefix $(traced)/,picows/*.so picows/*/*.so picows/*/*/*.so examples/*.so tests/*/*.so)
 	cd $(traced) && PICOWS_TRACE=1 PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
 	cd $(traced) && $(python) -m pytest -n 2 --dist worksteal -o timeout=400 $(addprefix tests/,$(runs_cython)) \
