@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email
-import random
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import textwrap
@@ -21,6 +19,7 @@ import pytest
 
 from picows import WSInvalidStatusError
 from picows.websockets import InvalidStatus, Request, Response, ServerConnection, connect, serve
+from tests.ports import free_port
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -28,14 +27,6 @@ CHECKOUT = Path(__file__).parents[1]
 def code_blocks(text: str) -> list[str]:
     blocks = re.findall(r"^\.\. code-block:: python\n\n((?:    .*\n|\n)+)", text, re.MULTILINE)
     return [textwrap.dedent(block) for block in blocks]
-
-
-def free_port() -> int:
-    """Below those that the system gives to clients, one of which could take it meanwhile."""
-    for port in random.sample(range(20000, 30000), 100):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise AssertionError("no port is free")
 
 
 def test_clients_in_five_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +13,9 @@ from typing import Any
 import pytest
 from typing_extensions import Self
 
+from tests.ports import free_port
+
 USER, PASSWORD = "someone", "secret-of-the-tests"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Server:

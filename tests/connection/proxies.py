@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import re
-import socket
 import ssl
 import stat
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -160,12 +159,6 @@ class Redirector:
 
 async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     pass
-
-
-def unused_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def open_sockets() -> int:

@@ -53,6 +53,7 @@ from tests.connection.proxies import (
     server_tls,
     sockets_closed_down_to,
 )
+from tests.ports import free_port
 
 over_unix = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix domain sockets")
 
@@ -67,12 +68,6 @@ async def check_echo(net: Network, url: str, **options: Any) -> Any:
     assert await client.payload() == b"hello"
     await cut(client)
     return client
-
-
-def unused_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 # Sockets of the user's own
@@ -230,7 +225,7 @@ def test_a_listening_socket(net: Network) -> None:
 @over_both_loops
 def test_several_hosts(net: Network) -> None:
     async def test() -> None:
-        port = unused_port()
+        port = free_port()
         server = await ws_create_server(accept, ["127.0.0.1", "localhost"], port)
         await check_echo(net, f"ws://localhost:{port}/")
         server.close()
@@ -256,7 +251,7 @@ def test_any_free_port(net: Network) -> None:
 @over_both_loops
 def test_local_address(net: Network) -> None:
     async def test() -> None:
-        port = unused_port()
+        port = free_port()
         async with net.serve(accept) as url:
             client = await net.connect(Recorder, url, local_addr=("127.0.0.1", port))
             underlying = client.transport.underlying_transport
@@ -339,7 +334,7 @@ def test_refused(net: Network) -> None:
         before = open_sockets()
         scheme = "wss" if net.tls else "ws"
         for make in (None, unconnected):
-            url = f"{scheme}://127.0.0.1:{unused_port()}/"
+            url = f"{scheme}://127.0.0.1:{free_port()}/"
             with pytest.raises(ConnectionRefusedError):
                 await net.connect(Recorder, url, socket_factory=make)
         await sockets_closed_down_to(before)

@@ -38,8 +38,8 @@ from tests.connection.proxies import (
     running_proxy,
     scripted,
     sockets_closed_down_to,
-    unused_port,
 )
+from tests.ports import free_port
 
 over_tls = pytest.mark.parametrize(
     "net", [network for network in over_every_network.args[1] if network.values[0].tls]
@@ -175,7 +175,7 @@ def test_server_out_of_reach(net: Network, scheme: str) -> None:
     async def check() -> None:
         async with running_proxy(scheme) as proxy:
             with pytest.raises(ProxyError):
-                await check_echo(net, f"ws://127.0.0.1:{unused_port()}/", proxy=proxy.url)
+                await check_echo(net, f"ws://127.0.0.1:{free_port()}/", proxy=proxy.url)
 
     net.run(check())
 
@@ -184,7 +184,7 @@ def test_server_out_of_reach(net: Network, scheme: str) -> None:
 @over_schemes
 def test_proxy_out_of_reach(net: Network, scheme: str) -> None:
     async def check() -> None:
-        proxy = f"{scheme}://127.0.0.1:{unused_port()}"
+        proxy = f"{scheme}://127.0.0.1:{free_port()}"
         with pytest.raises(ConnectionRefusedError):
             await check_echo(net, "ws://localhost/", proxy=proxy)
 

@@ -13,8 +13,8 @@ import pytest
 from picows import WSTransport
 from tests.connection.networks import Network, Recorder, over_both_loops, over_every_network, over_tcp_and_tls
 from tests.connection.peers import CLOSE, Peer, close_code, serve_streams, upgrade_response
-from tests.connection.proxies import unused_port
 from tests.connection.reconnecting import ACCEPT, NEVER, Answers, reconnect, said_before_it_ended, status
+from tests.ports import free_port
 
 # One connection after another
 
@@ -50,7 +50,7 @@ def test_each_round_has_a_connection_of_its_own(net: Network) -> None:
 @over_both_loops
 def test_a_server_comes_and_goes(net: Network, delays: list[float]) -> None:
     async def test() -> None:
-        port = unused_port()
+        port = free_port()
         came = asyncio.Event()
 
         async def stay() -> None:
@@ -242,7 +242,7 @@ def test_cancelled_at_every_step(net: Network) -> None:
 
 def test_an_attempt_at_a_time(net: Network) -> None:
     async def test() -> None:
-        connections = reconnect(net, f"ws://127.0.0.1:{unused_port()}/", backoff=NEVER)
+        connections = reconnect(net, f"ws://127.0.0.1:{free_port()}/", backoff=NEVER)
         waiting = asyncio.ensure_future(connections.__anext__())
         await asyncio.sleep(0)
         with pytest.raises(RuntimeError, match="being waited for already"):

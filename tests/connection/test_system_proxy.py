@@ -12,7 +12,8 @@ import pytest
 
 from picows import WSInvalidURL, ws_connect, ws_reconnect
 from tests.connection.networks import Echo, Network, Recorder, cut, over_both_loops, over_tcp_and_tls
-from tests.connection.proxies import USER_INFO, Redirector, client_tls, running_proxy, unused_port
+from tests.connection.proxies import USER_INFO, Redirector, client_tls, running_proxy
+from tests.ports import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,7 @@ async def connect(net: Network, url: str, **options: Any) -> None:
 
 
 def nobody() -> str:
-    return f"http://127.0.0.1:{unused_port()}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 @over_tcp_and_tls
@@ -103,7 +104,7 @@ def test_exceptions(net: Network, host: str, exceptions: str, direct: bool, monk
     """A refused connection tells what was connected to: the server, or the proxy."""
 
     async def test() -> None:
-        port = unused_port()
+        port = free_port()
         proxy = nobody()
         monkeypatch.setenv("HTTP_PROXY", proxy)
         monkeypatch.setenv("NO_PROXY", exceptions.format(port=port))

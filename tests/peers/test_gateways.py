@@ -8,7 +8,8 @@ import pytest
 
 from picows import WSDeflate, WSMsgType, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from tests.connection.networks import Network, Recorder
-from tests.peers.programs import NGINX, RECIPES, EchoMessages, free_port, listening, program, running
+from tests.peers.programs import NGINX, RECIPES, EchoMessages, listening, program, running
+from tests.ports import free_port
 
 LARGE = bytes(range(256)) * 8192  # 2 MiB
 
