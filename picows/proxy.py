@@ -171,7 +171,7 @@ async def dial(
 def _tunnel_through(
     proxy: WSParsedURL, server: WSParsedURL, timeout: float | None, loop: asyncio.AbstractEventLoop
 ) -> Tunnel:
-    if proxy.scheme == "socks4" and _is_ipv6(server.host):
+    if proxy.scheme == "socks4" and _ip_version(server.host) == 6:
         raise UnreachableByProxy(f"proxy: SOCKS4 cannot connect to an IPv6 address: {server.host}")
     # It needs python-socks, which is slow to import, and few want a proxy.
     from ._tunnel import Tunnel
@@ -182,7 +182,7 @@ def _tunnel_through(
 def _steps(endpoint: WSParsedURL, sock: socket.socket | None) -> str:
     """What it takes to connect to an endpoint."""
     steps = ["TCP"]
-    if sock is None and not _is_address(endpoint.host):
+    if sock is None and not _ip_version(endpoint.host):
         steps.insert(0, "the name")
     if endpoint.is_secure:
         steps.append("TLS")
@@ -368,16 +368,9 @@ def _is_connected(sock: socket.socket) -> bool:
     return True
 
 
-def _is_address(host: str) -> bool:
+def _ip_version(host: str) -> int:
+    """4 or 6; 0: it is a name."""
     try:
-        ipaddress.ip_address(host.partition("%")[0])
+        return ipaddress.ip_address(host.partition("%")[0]).version
     except ValueError:
-        return False
-    return True
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).version == 6
-    except ValueError:
-        return False
+        return 0
