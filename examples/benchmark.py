@@ -35,8 +35,7 @@ from .benchmark_report import (
     draw_charts,
     failures,
     label,
-    table_head,
-    table_row,
+    measure,
     unsteady,
     write_json,
 )
@@ -452,17 +451,12 @@ async def run_benchmark(args: argparse.Namespace) -> list[Result]:
     about: dict[str, Any] = {"conditions": conditions()}
     about["conditions"].update(seconds=args.seconds, runs=args.runs)
     about["versions"], broken = await prepare(contenders)
-    results: list[Result] = []
-    print(table_head([label(name, about) for name in args.contenders]), flush=True)
-    progress = Progress(len(cases) * len(contenders) * args.runs)
-    try:
-        for case in cases:
-            progress.begin(case.name)
-            row = await run_case(case, contenders, broken, args.runs, args.seconds, progress)
-            results += row
-            progress.say(table_row(row))
-    finally:
-        progress.close()
+    results = await measure(
+        cases,
+        [label(name, about) for name in args.contenders],
+        args.runs,
+        lambda case, progress: run_case(case, contenders, broken, args.runs, args.seconds, progress),
+    )
     print(TABLE_FOOT)
     for line in (*failures(results), *unsteady(results)):
         print(line)

@@ -30,8 +30,7 @@ from .benchmark_report import (
     Sample,
     conditions,
     failures,
-    table_head,
-    table_row,
+    measure,
     unsteady,
     write_json,
 )
@@ -93,17 +92,8 @@ async def run_case(case: Case, args: argparse.Namespace, progress: Progress) -> 
 
 async def run_cases(kinds: Sequence[str], args: argparse.Namespace) -> list[Result]:
     cases = [Case(kind, SIZE, depth, loop=LOOP) for kind in kinds for depth in DEPTHS]
-    print(table_head([each.name for each in CONTENDERS]), flush=True)
-    results: list[Result] = []
-    progress = Progress(len(cases) * len(CONTENDERS) * args.runs)
-    try:
-        for case in cases:
-            progress.begin(case.name)
-            row = await run_case(case, args, progress)
-            results += row
-            progress.say(table_row(row))
-    finally:
-        progress.close()
+    names = [each.name for each in CONTENDERS]
+    results = await measure(cases, names, args.runs, lambda case, progress: run_case(case, args, progress))
     print(TABLE_FOOT)
     for line in (*failures(results), *unsteady(results)):
         print(line)

@@ -25,13 +25,11 @@ from .benchmark_report import (
     ROOT,
     TABLE_FOOT,
     Case,
-    Progress,
     Result,
     Sample,
     conditions,
     failures,
-    table_head,
-    table_row,
+    measure,
     write_json,
 )
 
@@ -199,17 +197,14 @@ def all_parts(quick: bool) -> list[Part]:
 async def run_part(part: Part, cases: list[Case], args: argparse.Namespace, versions: dict[str, Any]) -> list[Result]:
     found, broken = await prepare(part.contenders)
     versions.update(found)
-    print(f"\n{part.title}\n\n{table_head([each.name for each in part.contenders])}", flush=True)
-    results: list[Result] = []
-    progress = Progress(len(cases) * len(part.contenders) * args.runs)
-    try:
-        for case in cases:
-            progress.begin(case.name)
-            row = await run_case(case, part.contenders, broken, args.runs, args.seconds, progress)
-            results += row
-            progress.say(table_row(row))
-    finally:
-        progress.close()
+    print(f"\n{part.title}\n")
+    names = [each.name for each in part.contenders]
+    results = await measure(
+        cases,
+        names,
+        args.runs,
+        lambda case, progress: run_case(case, part.contenders, broken, args.runs, args.seconds, progress),
+    )
     for line in failures(results):
         print(line)
     return results

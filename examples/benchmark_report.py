@@ -13,7 +13,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -175,6 +175,24 @@ def short(number: float) -> str:
 def digits(number: float) -> str:
     """Three of them, or those in front of the point."""
     return f"{number:.0f}" if number >= 100 else f"{number:#.3g}"
+
+
+async def measure(
+    cases: Sequence[Case], contenders: Sequence[str], runs: int, run_case: Callable[[Case, Progress], Awaitable[list[Result]]]
+) -> list[Result]:
+    """Run the cases one after another; their table is shown row by row."""
+    print(table_head(contenders), flush=True)
+    results: list[Result] = []
+    progress = Progress(len(cases) * len(contenders) * runs)
+    try:
+        for case in cases:
+            progress.begin(case.name)
+            row = await run_case(case, progress)
+            results += row
+            progress.say(table_row(row))
+    finally:
+        progress.close()
+    return results
 
 
 def failures(results: Iterable[Result]) -> list[str]:
