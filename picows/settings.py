@@ -126,6 +126,8 @@ def _check_headers(name: str, value: object) -> None:
 def _check_proxy(name: str, value: object) -> None:
     if value is not None and value is not True and not isinstance(value, str):
         raise TypeError(f"{name} must be a str, True or None, got {value!r}")
+
+
 def _check_list(name: str, value: object) -> Sequence[object]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise TypeError(f"{name} must be a list or None, got {value!r}")
