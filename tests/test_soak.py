@@ -107,6 +107,26 @@ def test_a_figure_that_grows(modules: Any) -> None:
     assert grown(-allowed * 5) == []
 
 
+def test_memory_grows_by_what_is_left_without_large_messages(modules: Any) -> None:
+    figures, _ = modules
+    chance = random.Random(1)
+
+    def growth(leaked: float) -> float:
+        """Of resident memory that is twice as much for one sample in three, and for more of them towards the end."""
+        samples = [
+            {
+                **dict.fromkeys(figures.BOUNDS, 0.0),
+                "time": 5.0 * number,
+                "resident": 50_000 * (1 + (chance.random() < number / 1500)) + leaked * number / 360,
+            }
+            for number in range(720)
+        ]
+        return next(growth.growth for growth in figures.growths(samples) if growth.figure == "resident")
+
+    assert abs(growth(0)) < 1
+    assert growth(5_000) == pytest.approx(5_000, rel=0.1)
+
+
 def test_a_short_run_tells_no_slope(modules: Any) -> None:
     figures, _ = modules
 
