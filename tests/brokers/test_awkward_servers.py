@@ -14,7 +14,7 @@ import pytest
 
 from picows import WSBrokerError, WSMsgType, WSTopics
 from picows.errors import WSPositionError
-from tests.brokers.servers import PLAIN, STORES, Relay, Server, server_of
+from tests.brokers.servers import PASSWORD, PLAIN, STORES, Relay, Server, server_of
 from tests.connection.networks import Network, subscribers, transports
 
 TEXT = WSMsgType.TEXT
@@ -155,6 +155,42 @@ def test_what_is_asked_while_the_connection_comes_back(
                 assert {await clients[0].payload() for _ in range(2)} == {b"stays", b"goes.and.comes"}
 
     net.run(test())
+
+
+@pytest.mark.parametrize("kind", REDIS)
+def test_a_topic_that_redis_forbids_is_refused_alone(
+    net: Network, kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether it is asked for on a connection that stands, or while it is away."""
+
+    async def test() -> None:
+        async with server_of(kind, tmp_path) as server, subscribers(net, 1) as (clients, servers):
+            relay, transport = Relay(server.port), servers[0].transport
+            limited = server.broker(relay.port)
+            limited._url = limited._url.replace("redis://:", "redis://limited:")
+            async with relay, WSTopics(server.broker()) as free:
+                rules = ["on", f">{PASSWORD}", "~*", "+@all", "resetchannels", "&picows:[*]", "&picows:allowed*"]
+                await free._broker._client.execute_command("ACL", "SETUSER", "limited", *rules)
+                async with WSTopics(limited) as topics:
+                    for number, away in enumerate((False, True)):
+                        if away:
+                            await relay.cut()
+                            while topics._broker_there.is_set():
+                                await asyncio.sleep(0.01)
+                        names = [f"allowed.{number}", f"forbidden.{number}", f"allowed.{number}.too"]
+                        asked = [asyncio.ensure_future(topics.subscribe(transport, name)) for name in names]
+                        if away:
+                            await asyncio.sleep(0)
+                            await relay.mend()
+                        outcome = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 10)
+                        assert [isinstance(each, WSBrokerError) for each in outcome] == [False, True, False]
+                        assert "no permissions" in str(outcome[1])
+                        for name in ("allowed.0", f"allowed.{number}.too"):
+                            await free.publish(name, TEXT, name)
+                            assert await clients[0].payload() == name.encode()
+
+    net.run(test())
+    assert caplog.text.count("was lost") == 1
 
 
 @pytest.mark.parametrize("kind", [*PLAIN, *STORES])
