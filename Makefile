@@ -113,6 +113,7 @@ lint: venv
 	for header in picows/_native/*.h fuzz/native/*.h; do \
 	    $${CC:-cc} -x c -std=c11 -fsyntax-only -Wall -Wextra -Wconversion -Werror -Wno-unused-function $$header || exit 1; done
 
+# stubtest and mypy's own look at users' programs take half a minute: `make test` has only what tests/test_stubs.py sees.
 types: build
 	$(python) -m mypy
 	$(python) -m pytest tests/typing
@@ -149,7 +150,7 @@ sanitized threaded: venv
 coverage: coverage-python coverage-cython
 
 # Left out: what runs no line that the others do not, and would take long.
-covered_by_others := packaging cimport typing examples/test_benchmark.py examples/test_benchmark_topics.py test_soak.py test_broken_network.py
+covered_by_others := packaging cimport examples/test_benchmark.py examples/test_benchmark_topics.py test_soak.py test_broken_network.py
 coverage-python: build
 	@$(call install,requirements-coverage.txt)
 	$(python) -m pytest -n 2 --dist worksteal tests tests/brokers $(addprefix --ignore=tests/,$(covered_by_others)) -o timeout=400 \
