@@ -66,7 +66,9 @@ help:
 demo: build
 	@$(python) -m examples.demo
 
-# Two at a time: most tests wait for sockets, and few machines have less.
+# Two at a time: most tests wait for sockets, and few machines have less. Many start a program, which should find its modules
+# and those of the tests compiled to bytecode, also where the environment says that none is to be kept.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: build
 	$(python) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
