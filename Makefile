@@ -106,6 +106,8 @@ peers: build
 	@test ! -x "$$(command -v npm)" -o -d build/peers/node_modules/ws || npm install --silent --no-audit --no-fund --prefix build/peers ws
 	$(python) -m pytest -n 2 --dist loadfile tests/peers $(PYTEST_ARGS)
 
+# What Cython has translated here is taken again where the tests build the sdist.
+build: export CYTHON_CACHE_DIR := $(CURDIR)/build/cython
 build: venv
 	@PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
 

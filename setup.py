@@ -156,7 +156,13 @@ class BuildChanged(build_ext):
         # there by time stamp, so nothing old may lie in it.
         translated_to = None if TRACE else os.path.join(self.build_temp, "cython")
         shutil.rmtree(translated_to or "", ignore_errors=True)
-        in_c = cythonize(self.extensions, build_dir=translated_to, compiler_directives=DIRECTIVES, force=True)
+        in_c = cythonize(
+            self.extensions,
+            build_dir=translated_to,
+            compiler_directives=DIRECTIVES,
+            cache="CYTHON_CACHE_DIR" in os.environ,
+            force=TRACE,  # nothing is there otherwise, and what is forced is not looked for in the cache
+        )
         for ext, translated in zip(self.extensions, in_c):
             ext.sources = translated.sources
 
