@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from tests.connection.networks import Network
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays to the end: tests that look for garbage need not look through thousands of tests each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
