@@ -13,6 +13,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """What is imported by then may ask who refers to what, and frozen objects do not tell: hypothesis does so, of trio's."""
+    gc.unfreeze()
+
+
 @pytest.fixture
 def net() -> Network:
     """The plainest network; the marks of networks.py replace it by others."""
