@@ -7,6 +7,8 @@ Environment switches, each off unless set to 1:
   PICOWS_TRACE           tells coverage which lines of Cython ran, and leaves the C sources where coverage looks for them
   PICOWS_BUILD_EXAMPLES  what tests and examples have in Cython too, which no wheel holds; for a build in place
   PICOWS_FUZZ            only what the native fuzz targets are made of, with counters for libFuzzer; for clang (`make fuzz-native`)
+
+CYTHON_CACHE_DIR is Cython's own: what it names keeps the translated sources, by their contents.
 """
 
 import hashlib
