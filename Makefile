@@ -149,10 +149,10 @@ sanitized threaded: venv
 coverage: coverage-python coverage-cython
 
 # Left out: what runs no line that the others do not, and would take long.
-covered_by_others := packaging cimport typing examples/test_benchmark.py examples/test_benchmark_topics.py test_soak.py test_broken_network.py
+covered_by_others := packaging cimport typing frameworks peers examples/test_benchmark.py examples/test_benchmark_topics.py test_soak.py test_broken_network.py
 coverage-python: build
 	@$(call install,requirements-coverage.txt)
-	$(python) -m pytest -n 2 --dist worksteal tests tests/brokers $(addprefix --ignore=tests/,$(covered_by_others)) -o timeout=400 \
+	$(python) -m pytest -n 2 --dist worksteal tests -o norecursedirs='.*' $(addprefix --ignore=tests/,$(covered_by_others)) -o timeout=400 \
 	    --cov --cov-report=html --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
 runs_cython := codec messages deflate upgrade connection streams topics web websockets uvicorn
@@ -161,6 +161,7 @@ coverage-cython: venv
 	@$(call install,requirements-coverage.txt)
 	@mkdir -p $(traced) && rm -rf $(addprefix $(traced)/,picows tests examples docs fuzz)
 	@cp -R setup.py pyproject.toml Makefile HISTORY.rst MANIFEST.in README.rst LICENSE requirements-*.txt picows tests examples docs fuzz $(traced)/
+	@sed -i.bak 's/^omit = .*/plugins = ["Cython.Coverage"]/' $(traced)/pyproject.toml
 	@rm -f $(addprefix $(traced)/,picows/*.so picows/*/*.so picows/*/*/*.so examples/*.so tests/*/*.so)
 	cd $(traced) && PICOWS_TRACE=1 PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
 	cd $(traced) && $(python) -m pytest -n 2 --dist worksteal -o timeout=400 $(addprefix tests/,$(runs_cython)) \
