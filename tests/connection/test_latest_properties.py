@@ -98,6 +98,30 @@ def test_a_comparison_that_sends_what_waits_while_the_log_adds_to_it(net: Networ
     net.run(test())
 
 
+def test_the_log_ends_the_connection_while_what_waits_goes_out(net: Network) -> None:
+    logger = logging.Logger("acting", level=PICOWS_DEBUG_LL)
+    acts: list[Callable[[], object]] = []
+
+    class Acting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if acts and "TEXT" in record.getMessage():
+                acts.pop()()
+
+    logger.addHandler(Acting())
+
+    async def test() -> None:
+        async with raw_client(net, Recorder, logger_name=logger) as (peer, listener):
+            transport = listener.transport
+            transport.send(WSMsgType.TEXT, "be", fin=False)
+            for key in ("one", "two"):
+                assert transport.send_latest(key, WSMsgType.TEXT, key) is True
+            acts.append(lambda: transport.send_close(1000))
+            transport.send(WSMsgType.CONTINUATION, "gin")
+            assert await payloads(peer, 4) == [b"be", b"gin", b"one", close_payload(1000)]
+
+    net.run(test())
+
+
 class Freeing(Meddling):
     """In its first comparison it ends the connection, and takes the memory of what waited."""
 
