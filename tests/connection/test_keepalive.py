@@ -453,6 +453,20 @@ def test_no_timer_outlives_the_connection(net: Network) -> None:
     net.run(test())
 
 
+def test_a_close_right_behind_the_pong_ends_the_measuring(net: Network) -> None:
+    async def test() -> None:
+        async with raw_client(net, Recorder, enable_auto_close=False) as (peer, listener):
+            measuring = asyncio.ensure_future(listener.transport.measure_roundtrip_time(2))
+            ping = await peer.receive()
+            peer.write(peer.encode(PONG, ping.payload) + peer.encode(CLOSE, close_payload(1000)))
+            with pytest.raises(ConnectionResetError, match="cannot be measured"):
+                await measuring
+            listener.transport.send_close(1000)
+            assert (await peer.receive()).msg_type == CLOSE  # no second ping
+
+    net.run(test())
+
+
 # -- while the connection is closing --
 
 
