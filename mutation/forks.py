@@ -16,6 +16,7 @@ import time
 # What takes long to import and knows nothing of the package.
 import aiofastnet  # noqa: F401
 import httptools  # noqa: F401
+import hypothesis  # noqa: F401
 import multidict  # noqa: F401
 import pytest
 import python_socks.async_.asyncio  # noqa: F401

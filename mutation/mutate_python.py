@@ -68,9 +68,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where the verdicts are written, one a line")
     arguments = parser.parse_args()
 
-    files = chosen_files(tuple(filter(None, arguments.files.split(","))))
-    everything = [place for path in files for place in places(ROOT, path)]
     copy_tree()
+    files = chosen_files(tuple(filter(None, arguments.files.split(","))))
+    everything = [place for path in files for place in places(TREE, path)]
     runs = Runs(arguments.runs or TREE / "runs", sorted({test for path in files for test in tests_of(path).split()}))
     jury = Jury(runs)
     for path in files:
@@ -100,7 +100,7 @@ def main() -> int:
 
 
 def chosen_files(beginnings: tuple[str, ...]) -> list[Path]:
-    paths = sorted(path.relative_to(ROOT) for path in ROOT.glob("picows/**/*.py"))
+    paths = sorted(path.relative_to(TREE) for path in TREE.glob("picows/**/*.py"))
     return [path for path in paths if not beginnings or path.as_posix().startswith(beginnings)]
 
 
@@ -112,7 +112,7 @@ def drawn(everything: list[Place], seed: int, count: int) -> Iterator[Mutation]:
     """Breaks in the order of chance; what does not compile, or to the same, is no break."""
     shuffled = random.Random(seed).sample(everything, len(everything))
     for place in shuffled:
-        mutation = place.mutation(ROOT)
+        mutation = place.mutation(TREE)
         if mutation.is_program:
             yield mutation
             count -= 1
@@ -185,29 +185,23 @@ class Jury:
 
     def __init__(self, runs: Runs):
         self._runs = runs
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-        forks = Path(__file__).with_name("forks.py")
-        self._process = subprocess.Popen(
-            [sys.executable, str(forks)], cwd=TREE, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        forks = [sys.executable, str(Path(__file__).with_name("forks.py"))]
+        self._process = subprocess.Popen(forks, cwd=TREE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def has_to_see_all_broken(self, path: Path) -> None:
         """That the tests load the file that is broken, and not another copy of it."""
         everything = Place(path, "", 0, 1, range(0))
-        whole = (ROOT / path).read_text(encoding="utf-8")
+        whole = (TREE / path).read_text(encoding="utf-8")
         outcome, _ = self.verdict(Mutation(everything, whole, "raise SystemError('broken as a whole')\n"))
         if outcome != SEEN:
             raise SystemExit(f"no test sees that {path} is broken as a whole")
 
     def verdict(self, mutation: Mutation) -> tuple[str, str]:
-        file = TREE / mutation.place.path
-        for compiled in file.parent.glob(f"__pycache__/{file.stem}.*.pyc"):
-            compiled.unlink()  # a time stamp in seconds would not tell
-        file.write_text(mutation.mutated, encoding="utf-8")
+        rewrite(TREE / mutation.place.path, mutation.mutated)
         try:
             return self._tested(self._runs.tests(mutation.place))
         finally:
-            file.write_text(mutation.source, encoding="utf-8")
+            rewrite(TREE / mutation.place.path, mutation.source)
 
     def _tested(self, tests: list[str]) -> tuple[str, str]:
         """What fails once and passes then is not used: on a loaded machine a test may be late."""
@@ -224,7 +218,8 @@ class Jury:
 
     def _run(self, tests: list[str]) -> tuple[int | None, str]:
         """The exit status and the first that failed."""
-        args = [*PYTEST, "-x", "-rfE", "--tb=no", "-p", "no:xdist", "-p", "no:cov", "-o", f"timeout={TEST_TIME}", *tests]
+        args = [*PYTEST, "-x", "-rfE", "--tb=no", "-o", f"timeout={TEST_TIME}", *tests]
+        args += ["-p", "no:xdist", "-p", "no:cov", "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
         seconds = 2 * TEST_TIME + 5 * sum(self._runs.seconds[test] for test in tests)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -233,6 +228,13 @@ class Jury:
         answer = json.loads(self._process.stdout.readline())
         told = re.search(r"^(?:FAILED|ERROR) (\S.*?)(?: - .*)?$", answer["output"], re.MULTILINE)
         return answer["code"], told[1] if told else ""
+
+
+def rewrite(file: Path, text: str) -> None:
+    """And forget what was compiled of it: a time stamp in seconds would not tell."""
+    file.write_text(text, encoding="utf-8")
+    for compiled in file.parent.glob(f"__pycache__/{file.stem}.*.pyc"):
+        compiled.unlink()
 
 
 if __name__ == "__main__":

@@ -97,7 +97,8 @@ class Mutation:
         old, new = self.source.split("\n"), self.mutated.split("\n")
         while old and new and old[0] == new[0]:
             del old[0], new[0]
-        while old and new and old[-1] == new[-1]:
+        # Of a decorator that is left out the line below tells which one it was.
+        while old and new and old[-1] == new[-1] and "".join(new[:-1]).strip():
             del old[-1], new[-1]
         return old, new
 
