@@ -37,7 +37,9 @@ class LeaveOutStatement(Operator):
     def mutation_positions(self, node):
         if node.type == "simple_stmt" and node.search_ancestor("funcdef") is not None:
             statement = node.children[0]
-            if statement.type in ("expr_stmt", "atom_expr", "raise_stmt", "del_stmt"):
+            # Of `name: type` nothing runs.
+            is_declaration = statement.type == "expr_stmt" and len(getattr(statement.children[1], "children", ())) == 2
+            if statement.type in ("expr_stmt", "atom_expr", "raise_stmt", "del_stmt") and not is_declaration:
                 yield statement.start_pos, statement.end_pos
 
     def mutate(self, node, index):
