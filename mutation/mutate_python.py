@@ -49,6 +49,8 @@ TESTS = {
     "picows/deflate": "tests/deflate tests/connection",
     "picows/": "tests/test_url.py tests/test_errors.py tests/test_settings.py tests/test_busy_poll.py tests/connection",
 }
+# What looks at signatures and documentation runs none of the lines.
+ON_IMPORT = ("tests/test_settings.py", "tests/connection/test_defaults.py")
 PYTEST = ["-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]
 # Seconds that a test may take, beside ten times what it takes without a break.
 TEST_TIME = 10.0
@@ -151,10 +153,13 @@ class Runs:
         lines = place.statement or by_line
         contexts = {context for line in lines for context in by_line.get(line, ())}
         # What runs in other processes only, is noted for no line.
-        return self._quickest({context.rpartition("|")[0] for context in contexts} & self.seconds.keys() or {*self.seconds})
+        found = self._quickest({context.rpartition("|")[0] for context in contexts} & self.seconds.keys() or {*self.seconds})
+        first = [] if place.statement else [test for test in self.seconds if test.startswith(ON_IMPORT)]
+        return [*dict.fromkeys([*first, *found])]
 
     def _quickest(self, tests: set[str]) -> list[str]:
-        chosen, spent = [], 0.0
+        chosen: list[str] = []
+        spent = 0.0
         for test in sorted(tests, key=lambda test: (self.seconds[test], test)):
             spent += self.seconds[test]
             if chosen and spent > TRIED_TIME:

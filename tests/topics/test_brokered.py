@@ -317,6 +317,19 @@ def test_what_is_no_time_to_wait_for_the_broker(net: Network, wrong: object, err
     net.run(test())
 
 
+@pytest.mark.parametrize("wrong", ["", "a..b", "a.*", "a b"])
+def test_what_is_no_topic(net: Network, wrong: str) -> None:
+    async def test() -> None:
+        async with process(net, 1) as (topics, broker, _, servers):
+            with pytest.raises(ValueError, match="topic is "):
+                await topics.publish(wrong, TEXT, "one")
+            with pytest.raises(ValueError, match="topic is "):
+                await topics.subscribe(servers[0].transport, wrong)
+            assert (broker.hub.stored, broker.calls) == ([], [])
+
+    net.run(test())
+
+
 @pytest.mark.parametrize("wrong", ["", "x", "1-", "-1", "1_0", "+1", " 1", "1.0", "\u0663", "1" * 21])
 def test_what_is_no_position(net: Network, wrong: str) -> None:
     async def test() -> None:
