@@ -389,8 +389,10 @@ def test_a_connection_that_has_ended_is_not_taken(net: Network) -> None:
 
 
 def test_it_needs_the_running_loop() -> None:
+    transport = Memory("the protocol before")
     with pytest.raises(RuntimeError, match="no running event loop"):
-        ws_adopt(lambda request: None, Memory(), REQUEST)
+        ws_adopt(lambda request: None, transport, REQUEST)
+    assert transport.protocol == "the protocol before"
 
 
 class Memory(asyncio.Transport):

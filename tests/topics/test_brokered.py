@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 
 import pytest
 
@@ -305,6 +306,30 @@ def test_what_waits_for_the_broker_is_not_lost_with_it(net: Network) -> None:
     net.run(test())
 
 
+@pytest.mark.parametrize(("wrong", "error"), [(-1, ValueError), (math.nan, ValueError), (False, TypeError), ("1", TypeError)])
+def test_what_is_no_time_to_wait_for_the_broker(net: Network, wrong: object, error: type[Exception]) -> None:
+    async def test() -> None:
+        async with process(net, 0) as (topics, broker, _, _):
+            with pytest.raises(error, match="timeout"):
+                await topics.publish("a", TEXT, "one", timeout=wrong)
+            assert broker.hub.stored == []
+
+    net.run(test())
+
+
+@pytest.mark.parametrize("wrong", ["", "a..b", "a.*", "a b"])
+def test_what_is_no_topic(net: Network, wrong: str) -> None:
+    async def test() -> None:
+        async with process(net, 1) as (topics, broker, _, servers):
+            with pytest.raises(ValueError, match="topic is "):
+                await topics.publish(wrong, TEXT, "one")
+            with pytest.raises(ValueError, match="topic is "):
+                await topics.subscribe(servers[0].transport, wrong)
+            assert (broker.hub.stored, broker.calls) == ([], [])
+
+    net.run(test())
+
+
 @pytest.mark.parametrize("wrong", ["", "x", "1-", "-1", "1_0", "+1", " 1", "1.0", "\u0663", "1" * 21])
 def test_what_is_no_position(net: Network, wrong: str) -> None:
     async def test() -> None:
@@ -354,3 +379,25 @@ def test_closing_ends_all_that_waits(net: Network, stores: bool, caplog: pytest.
 
     net.run(test())
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_the_broker_is_closed_when_nobody_asks_it_any_more(net: Network) -> None:
+    class Slow(MemoryBroker):
+        async def subscribe(self, topic: str) -> str | None:
+            try:
+                return await super().subscribe(topic)
+            finally:
+                await turns()
+                self.calls.append("no more")
+
+    async def test() -> None:
+        broker = Slow()
+        broker.agrees.clear()
+        async with subscribers(net, 1) as (_, servers), WSTopics(broker) as topics:
+            (asking,) = begin(topics.subscribe(*transports(servers), "a"))
+            await turns()
+        assert broker.calls == ["subscribe a", "no more", "close"]
+        with pytest.raises(WSBrokerError, match="was closed before it has agreed"):
+            await asking
+
+    net.run(test())

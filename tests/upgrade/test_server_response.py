@@ -303,6 +303,14 @@ def test_status_of_each_constructor() -> None:
             WSUpgradeResponse.create_redirect_response(status, "/")
 
 
+def test_constructors_are_reached_by_a_response_too() -> None:
+    response = WSUpgradeResponse.create_101_response()
+    assert response.create_101_response().status is HTTPStatus.SWITCHING_PROTOCOLS
+    assert response.create_ok_response(b"x").body == b"x"
+    assert response.create_error_response(404).status is HTTPStatus.NOT_FOUND
+    assert response.create_redirect_response(300, "/").status is HTTPStatus.MULTIPLE_CHOICES
+
+
 @pytest.mark.parametrize("body", ["text", 5, ["a"]])
 def test_body_is_bytes(body: Any) -> None:
     for create in (
