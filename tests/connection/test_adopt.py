@@ -26,7 +26,7 @@ from picows.proxy import network
 from picows.tls import write_buffers
 from tests.connection.networks import Echo, Network, Recorder, over_both_loops, over_every_network, over_tcp_and_tls
 from tests.connection.peers import BINARY, CLOSE, REQUEST, TEXT, Peer, close_code, close_payload, encode, stream
-from tests.connection.proxies import server_tls
+from tests.connection.proxies import client_tls, server_tls
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -450,6 +450,30 @@ def test_a_transport_without_a_socket(net: Network) -> None:
         transport.disconnect(graceful=False)
         await transport.wait_disconnected()
         assert listener.calls == ["connected", "disconnected"]
+
+    net.run(test())
+
+
+class StrangeTls(Memory):
+    """TLS that looks like asyncio's, and is not."""
+
+    _ssl_protocol = object()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return client_tls() if name == "sslcontext" else default
+
+    def get_write_buffer_size(self) -> int:
+        return 7
+
+
+@over_both_loops
+def test_what_waits_in_a_tls_that_nobody_knows_is_what_it_says(net: Network) -> None:
+    async def test() -> None:
+        transport = ws_adopt(lambda request: Echo(), StrangeTls(), REQUEST)
+        assert transport.is_secure
+        assert transport.write_buffer_size == 7
+        transport.disconnect(graceful=False)
+        await transport.wait_disconnected()
 
     net.run(test())
 
