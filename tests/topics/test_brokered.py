@@ -11,6 +11,7 @@ import pytest
 from picows import WSBrokerError, WSMsgType, WSTopics
 from picows._topic import position_order
 from tests.connection.networks import Network, subscribers, transports
+from tests.connection.threads import call_in_thread
 from tests.topics.memory import Hub, MemoryBroker, begin, payloads, process, turns
 
 TEXT = WSMsgType.TEXT
@@ -328,6 +329,25 @@ def test_what_is_no_time_to_wait_for_the_broker(net: Network, wrong: object, err
             with pytest.raises(error, match="timeout"):
                 await topics.publish("a", TEXT, "one", timeout=wrong)
             assert broker.hub.stored == []
+
+    net.run(test())
+
+
+def test_another_thread_is_told_so(net: Network) -> None:
+    async def test() -> None:
+        async with process(net, 1) as (topics, broker, _, (server,)):
+            await topics.subscribe(server.transport, "a")
+            asked = [*broker.calls]
+
+            async def subscribe_another() -> None:
+                async with subscribers(net, 1) as (_, others):
+                    await topics.subscribe(others[0].transport, "b")
+
+            for call in (lambda: net.run(subscribe_another()), lambda: net.run(topics.publish("a", TEXT, "one"))):
+                _, failure = call_in_thread(call)
+                assert isinstance(failure, RuntimeError)
+                assert "its transports belong to thread" in str(failure)
+            assert (broker.hub.stored, broker.calls) == ([], asked)
 
     net.run(test())
 

@@ -350,8 +350,9 @@ def test_response_with_listener() -> None:
     assert pair.response.status == 101
     with pytest.raises(ValueError, match="101"):
         WSUpgradeResponseWithListener(create.create_101_response(), None)
-    with pytest.raises(ValueError, match="404"):
-        WSUpgradeResponseWithListener(create.create_error_response(404), LISTENER)
+    for status in (400, 404):
+        with pytest.raises(ValueError, match=str(status)):
+            WSUpgradeResponseWithListener(create.create_error_response(status), LISTENER)
     with pytest.raises(TypeError, match="WSUpgradeResponse"):
         WSUpgradeResponseWithListener(404, None)  # type: ignore[arg-type]
 
