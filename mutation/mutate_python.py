@@ -11,6 +11,7 @@ the program is the same.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import random
@@ -49,7 +50,6 @@ TESTS = {
     "picows/deflate": "tests/deflate tests/connection",
     "picows/": "tests/test_url.py tests/test_errors.py tests/test_settings.py tests/test_busy_poll.py tests/connection",
 }
-# What looks at signatures and documentation runs none of the lines.
 ON_IMPORT = ("tests/test_settings.py", "tests/connection/test_defaults.py")
 PYTEST = ["-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]
 # Seconds that a test may take, beside ten times what it takes without a break.
@@ -154,8 +154,15 @@ class Runs:
         contexts = {context for line in lines for context in by_line.get(line, ())}
         # What runs in other processes only, is noted for no line.
         found = self._quickest({context.rpartition("|")[0] for context in contexts} & self.seconds.keys() or {*self.seconds})
-        first = [] if place.statement else [test for test in self.seconds if test.startswith(ON_IMPORT)]
-        return [*dict.fromkeys([*first, *found])]
+        return found if place.statement else [*dict.fromkeys([*self._look_at_what_is_imported, *found])]
+
+    @functools.cached_property
+    def _look_at_what_is_imported(self) -> list[str]:
+        """Tests of signatures, constants and documentation, which run no line of it."""
+        by_line = (self._data.contexts_by_lineno(file) for file in self._data.measured_files())
+        contexts = {context for lines in by_line for contexts in lines.values() for context in contexts}
+        run_nothing = self.seconds.keys() - {context.rpartition("|")[0] for context in contexts}
+        return self._quickest(run_nothing.union(test for test in self.seconds if test.startswith(ON_IMPORT)))
 
     def _quickest(self, tests: set[str]) -> list[str]:
         chosen: list[str] = []
