@@ -11,6 +11,7 @@ import pytest
 from picows import WSBrokerError, WSMsgType, WSTopics
 from picows._topic import position_order
 from tests.connection.networks import Network, subscribers, transports
+from tests.connection.threads import call_in_thread
 from tests.topics.memory import Hub, MemoryBroker, begin, payloads, process, turns
 
 TEXT = WSMsgType.TEXT
@@ -306,6 +307,21 @@ def test_what_waits_for_the_broker_is_not_lost_with_it(net: Network) -> None:
     net.run(test())
 
 
+def test_a_broker_that_is_away_is_not_asked_again_at_once(net: Network) -> None:
+    async def test() -> None:
+        async with process(net, 2) as (topics, broker, _, servers):
+            await topics.subscribe(servers[0].transport, "a")
+            broker.refuses = True
+            (replaying,) = begin(topics.subscribe(servers[1].transport, "a", since="0"))
+            await topics.publish("a", TEXT, "one")
+            await turns(100)
+            assert 0 < sum(call.startswith("missed") for call in broker.calls) < 10
+            broker.refuses = False
+            await replaying
+
+    net.run(test())
+
+
 @pytest.mark.parametrize(("wrong", "error"), [(-1, ValueError), (math.nan, ValueError), (False, TypeError), ("1", TypeError)])
 def test_what_is_no_time_to_wait_for_the_broker(net: Network, wrong: object, error: type[Exception]) -> None:
     async def test() -> None:
@@ -313,6 +329,25 @@ def test_what_is_no_time_to_wait_for_the_broker(net: Network, wrong: object, err
             with pytest.raises(error, match="timeout"):
                 await topics.publish("a", TEXT, "one", timeout=wrong)
             assert broker.hub.stored == []
+
+    net.run(test())
+
+
+def test_another_thread_is_told_so(net: Network) -> None:
+    async def test() -> None:
+        async with process(net, 1) as (topics, broker, _, (server,)):
+            await topics.subscribe(server.transport, "a")
+            asked = [*broker.calls]
+
+            async def subscribe_another() -> None:
+                async with subscribers(net, 1) as (_, others):
+                    await topics.subscribe(others[0].transport, "b")
+
+            for call in (lambda: net.run(subscribe_another()), lambda: net.run(topics.publish("a", TEXT, "one"))):
+                _, failure = call_in_thread(call)
+                assert isinstance(failure, RuntimeError)
+                assert "its transports belong to thread" in str(failure)
+            assert (broker.hub.stored, broker.calls) == ([], asked)
 
     net.run(test())
 
@@ -376,6 +411,8 @@ def test_closing_ends_all_that_waits(net: Network, stores: bool, caplog: pytest.
             assert broker.calls[-1] == "close"
             with pytest.raises(RuntimeError, match="async with"):
                 await topics.subscribe(old, "b")
+            with pytest.raises(RuntimeError, match="async with"):
+                await topics.publish("b", TEXT, "one")
 
     net.run(test())
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
