@@ -66,17 +66,23 @@ def test_keys_that_act_when_they_are_compared(net: Network, act: str, comparison
     net.run(test())
 
 
-@pytest.mark.parametrize(("comparison", "equal"), [(1, True), (2, False)], ids=["equal", "second"])
-def test_a_comparison_that_sends_what_waits_while_the_log_adds_to_it(net: Network, comparison: int, equal: bool) -> None:
-    logger = logging.Logger("acting", level=PICOWS_DEBUG_LL)
-    acts: list[Callable[[], object]] = []
+def acting_logger(acts: list[Callable[[], object]]) -> logging.Logger:
+    """Does what it is given when it is told that a TEXT was sent."""
 
     class Acting(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if acts:
+            if acts and "sent TEXT" in record.getMessage():
                 acts.pop()()
 
+    logger = logging.Logger("acting", level=PICOWS_DEBUG_LL)
     logger.addHandler(Acting())
+    return logger
+
+
+@pytest.mark.parametrize(("comparison", "equal"), [(1, True), (2, False)], ids=["equal", "second"])
+def test_a_comparison_that_sends_what_waits_while_the_log_adds_to_it(net: Network, comparison: int, equal: bool) -> None:
+    acts: list[Callable[[], object]] = []
+    logger = acting_logger(acts)
 
     async def test() -> None:
         async with raw_client(net, Recorder, logger_name=logger) as (peer, listener):
@@ -99,15 +105,8 @@ def test_a_comparison_that_sends_what_waits_while_the_log_adds_to_it(net: Networ
 
 
 def test_the_log_ends_the_connection_while_what_waits_goes_out(net: Network) -> None:
-    logger = logging.Logger("acting", level=PICOWS_DEBUG_LL)
     acts: list[Callable[[], object]] = []
-
-    class Acting(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if acts and "TEXT" in record.getMessage():
-                acts.pop()()
-
-    logger.addHandler(Acting())
+    logger = acting_logger(acts)
 
     async def test() -> None:
         async with raw_client(net, Recorder, logger_name=logger) as (peer, listener):
@@ -118,6 +117,29 @@ def test_the_log_ends_the_connection_while_what_waits_goes_out(net: Network) -> 
             acts.append(lambda: transport.send_close(1000))
             transport.send(WSMsgType.CONTINUATION, "gin")
             assert await payloads(peer, 4) == [b"be", b"gin", b"one", close_payload(1000)]
+            transport.disconnect()
+            assert await peer.reader.read() == b""
+
+    net.run(test())
+
+
+def test_the_log_closes_while_a_close_sends_what_waits(net: Network) -> None:
+    """One CLOSE is sent, the first."""
+    acts: list[Callable[[], object]] = []
+    logger = acting_logger(acts)
+
+    async def test() -> None:
+        async with raw_client(net, Recorder, logger_name=logger) as (peer, listener):
+            transport = listener.transport
+            sent = await stall(peer, transport)
+            assert transport.send_latest("key", WSMsgType.TEXT, "one") is True
+            acts.append(lambda: transport.send_close(3000))
+            transport.send_close(1000)
+            assert not acts
+            await skip(peer, sent)
+            assert await payloads(peer, 2) == [b"one", close_payload(3000)]
+            transport.disconnect()
+            assert await peer.reader.read() == b""
 
     net.run(test())
 
