@@ -110,6 +110,7 @@ class Relay:
         self.first_flows.set()
         self.flows = asyncio.Event()  # what it says on every connection
         self.flows.set()
+        self.withheld = b"no such word"  # what has it does not arrive
 
     async def mend(self) -> None:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
@@ -140,9 +141,15 @@ class Relay:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def say(self, data: bytes) -> None:
+        """Say something to the first client as if it came from the server."""
+        self._writers[0].write(data)
+
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *flows: asyncio.Event) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
+                if self.withheld in data:
+                    continue
                 for each in flows:
                     await each.wait()
                 writer.write(data)
