@@ -10,6 +10,7 @@ SOAK_SECONDS ?= 600
 RACES_SECONDS ?= 60
 FUZZ_LIVE_ARGS ?= --connections 2000
 MUTATE_ARGS ?= --count 40
+MUTATE_PYTHON_ARGS ?= --count 100
 FAULTS_ARGS ?= --connections 5000 --jobs 2
 FAULTS_MEMORY_ARGS ?= --lives 1000
 BENCH_ARGS ?=
@@ -49,6 +50,7 @@ help:
 	@echo 'make sanitize     the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make coverage     which lines and branches the tests run, Python and Cython, into build/'
 	@echo 'make mutate       breaks the compiled modules on purpose, and names the breaks that no test sees; MUTATE_ARGS="$(MUTATE_ARGS)"'
+	@echo 'make mutate-python  the same for the Python modules; MUTATE_PYTHON_ARGS="$(MUTATE_PYTHON_ARGS)"'
 	@echo 'make fuzz         random bytes for the codec, the upgrade and compression, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
 	@echo 'make fuzz-native  the C code by clang and libFuzzer, FUZZ_NATIVE_RUNS=$(FUZZ_NATIVE_RUNS) executions; "fuzz_native.py --help" tells more'
 	@echo 'make fuzz-live    live connections whose listeners do anything; FUZZ_LIVE_ARGS="$(FUZZ_LIVE_ARGS)", "--help" tells more'
@@ -167,9 +169,13 @@ coverage-cython: venv
 	cd $(traced) && $(python) -m pytest -n 2 --dist worksteal -o timeout=400 $(addprefix tests/,$(runs_cython)) \
 	    --cov --cov-report=html --cov-report=term:skip-covered $(PYTEST_ARGS)
 
-.PHONY: mutate
+.PHONY: mutate mutate-python
 mutate: build
 	@$(python) -m mutation.mutate_cython $(MUTATE_ARGS)
+
+mutate-python: build
+	@$(call install,requirements-mutation.txt)
+	@$(python) -m mutation.mutate_python $(MUTATE_PYTHON_ARGS)
 
 fuzz: build
 	PYTHONPATH=. $(python) fuzz/fuzz_codec.py --seconds $(FUZZ_SECONDS)

@@ -1,4 +1,4 @@
-"""Faults of the version of aiofastnet that we know, as docs/guides/speed.rst tells of them: a mended one is noticed here."""
+"""When aiofastnet is used; and the faults of its version that docs/guides/speed.rst tells of: a mended one is noticed here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,19 @@ from typing import Any
 import pytest
 
 from picows import ws_connect
-from tests.connection.networks import NETWORKS, Network, Recorder, over_every_tls
+from tests.connection.networks import NETWORKS, Network, Recorder, over_every_tls, over_tcp_and_tls
+
+
+@over_tcp_and_tls
+def test_it_is_used_by_itself_where_it_is_quicker(net: Network) -> None:
+    async def test() -> None:
+        default = {"use_aiofastnet": None}
+        async with net.pair(client_options=default, server_options=default) as ends:
+            makers = [type(end.transport.underlying_transport).__module__.split(".")[0] for end in ends]
+            gains = net.tls or isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)
+            assert [maker == "aiofastnet" for maker in makers] == [gains, gains]
+
+    net.run(test())
 
 ROOT = Path(__file__).parents[2]
 

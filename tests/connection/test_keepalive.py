@@ -453,6 +453,36 @@ def test_no_timer_outlives_the_connection(net: Network) -> None:
     net.run(test())
 
 
+def test_a_pong_of_another_size_is_no_reply(net: Network) -> None:
+    async def test() -> None:
+        async with raw_client(net, Recorder) as (peer, listener):
+            measuring = asyncio.ensure_future(listener.transport.measure_roundtrip_time(1))
+            number = (await peer.receive()).payload
+            for payload in (number + b"x", number[:-1], b""):
+                peer.send(PONG, payload)
+                peer.send(PING, b"behind")
+                assert await peer.receive() == Received(PONG, b"behind")
+                assert not measuring.done()
+            peer.send(PONG, number)
+            assert len(await measuring) == 1
+
+    net.run(test())
+
+
+def test_a_close_right_behind_the_pong_ends_the_measuring(net: Network) -> None:
+    async def test() -> None:
+        async with raw_client(net, Recorder, enable_auto_close=False) as (peer, listener):
+            measuring = asyncio.ensure_future(listener.transport.measure_roundtrip_time(2))
+            ping = await peer.receive()
+            peer.write(peer.encode(PONG, ping.payload) + peer.encode(CLOSE, close_payload(1000)))
+            with pytest.raises(ConnectionResetError, match="cannot be measured"):
+                await measuring
+            listener.transport.send_close(1000)
+            assert (await peer.receive()).msg_type == CLOSE  # no second ping
+
+    net.run(test())
+
+
 # -- while the connection is closing --
 
 

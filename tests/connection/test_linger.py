@@ -412,6 +412,26 @@ def test_a_reset_while_reading_is_paused(net: Network, then: str) -> None:
     net.run(test())
 
 
+def test_a_disconnect_ends_the_stream_at_once(net: Network) -> None:
+    """On uvloop in the next turn of the loop."""
+
+    async def test() -> None:
+        listener = Recorder()
+        async with net.serve(lambda _: listener) as url:
+            loop = asyncio.get_running_loop()
+            with socket.socket() as sock:
+                sock.setblocking(False)
+                await loop.sock_connect(sock, ("127.0.0.1", int(url.split(":")[2].strip("/"))))
+                await loop.sock_sendall(sock, REQUEST)
+                assert (await loop.sock_recv(sock, 4096)).endswith(b"\r\n\r\n")
+                listener.transport.disconnect()
+                sock.settimeout(5)  # in which the loop has no turn
+                assert sock.recv(1) == b""
+            await listener.disconnected.wait()
+
+    net.run(test())
+
+
 @over_tcp_and_tls
 def test_a_disconnect_of_what_the_user_has_closed(net: Network) -> None:
     async def test() -> None:

@@ -248,6 +248,27 @@ def test_a_send_waits_for_the_end_and_tells_its_codes(net: Network) -> None:
     net.run(test())
 
 
+def test_a_close_within_a_fragmented_message_is_an_error(net: Network) -> None:
+    async def test() -> None:
+        async def endless() -> AsyncIterator[str]:
+            yield "first"
+            await asyncio.Event().wait()
+
+        async with raw_peer() as (peer, ws):
+            fragmented = asyncio.ensure_future(ws.send(endless()))
+            assert (await peer.receive()).payload == b"first"
+            closing = asyncio.ensure_future(ws.close())
+            frame = await peer.receive()
+            assert (frame.msg_type, frame.payload) == (CLOSE, b"\x03\xf3close during fragmented message")
+            peer.send(CLOSE, frame.payload)
+            await peer.close()
+            await closing
+            fragmented.cancel()
+            await asyncio.wait([fragmented])
+
+    net.run(test())
+
+
 def test_other_messages_wait_for_a_fragmented_one(net: Network) -> None:
     async def test() -> None:
         go_on = asyncio.Event()

@@ -227,6 +227,26 @@ def test_process_request_answers_in_place_of_an_upgrade(net: Network, kind: Any,
     assert records(caplog).count("HTTP response sent (200 OK)") == 2
 
 
+def test_what_a_hook_keeps_at_the_connection_stays(net: Network) -> None:
+    async def process_request(connection: ServerConnection, request: Any) -> None:
+        with pytest.raises(RuntimeError, match="not made yet"):
+            await connection.ping()
+        connection.user, connection.password = "somebody", "secret"
+        del connection.password
+
+    async def handler(ws: ServerConnection) -> None:
+        assert not hasattr(ws, "password")
+        with pytest.raises(AttributeError, match="password"):
+            del ws.password
+        await ws.send(ws.user)
+
+    async def test() -> None:
+        async with running(net, handler, process_request=process_request) as (_, url), client(url) as ws:
+            assert await ws.recv() == "somebody"
+
+    net.run(test())
+
+
 @over_both_loops
 @pytest.mark.parametrize(
     ("status", "phrase", "line"),
