@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typing_extensions import Self
 
+from picows import WSMsgType, WSTopics
+from tests.connection.networks import Network, subscribers
 from tests.ports import free_port
 
 USER, PASSWORD = "someone", "secret-of-the-tests"
@@ -166,3 +168,24 @@ class Relay:
                     await each.wait()
                 writer.write(data)
         writer.close()
+
+
+@contextlib.asynccontextmanager
+async def process(net: Network, kind: str, folder: Path) -> AsyncIterator[Any]:
+    """A server, topics that are connected to it, and a connection to nobody in particular."""
+    async with server_of(kind, folder) as server, subscribers(net, 1) as (clients, servers), WSTopics(server.broker()) as topics:
+        yield server, topics, clients, servers
+
+
+@contextlib.asynccontextmanager
+async def relayed(net: Network, kind: str, folder: Path) -> AsyncIterator[Any]:
+    """The same with what stands between the server and the topics."""
+    async with server_of(kind, folder) as server, Relay(server.port) as relay, subscribers(net, 1) as (clients, servers):
+        topics = WSTopics(server.broker(relay.port))
+        async with topics:
+            yield relay, topics, clients, servers
+
+
+async def publish_all(topics: WSTopics, topic: str, payloads: Any, **options: Any) -> list[Any]:
+    calls: Any = (topics.publish(topic, WSMsgType.TEXT, str(each), **options) for each in payloads)
+    return await asyncio.gather(*calls, return_exceptions=True)
