@@ -155,12 +155,12 @@ sanitized threaded: venv
 .PHONY: coverage coverage-python coverage-cython
 coverage: coverage-python coverage-cython
 
-# Left out: what runs no line that the others do not, and would take long.
+# Left out: what runs no line that the others do not, and would take long. All tests together have to run every line and branch.
 covered_by_others := packaging cimport typing frameworks peers examples/test_benchmark.py examples/test_benchmark_topics.py test_soak.py test_broken_network.py
 coverage-python: build
 	@$(call install,requirements-coverage.txt)
 	$(python) -m pytest -n 2 --dist worksteal tests -o norecursedirs='.*' $(addprefix --ignore=tests/,$(covered_by_others)) -o timeout=400 \
-	    --cov --cov-report=html --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
+	    --cov --cov-report=html --cov-report=term-missing:skip-covered --cov-fail-under=$(if $(PYTEST_ARGS),0,100) $(PYTEST_ARGS)
 
 runs_cython := codec messages deflate upgrade connection streams topics web websockets uvicorn
 # From a copy, whose modules tell each line that runs; they are some ten times as slow.

@@ -287,14 +287,13 @@ class NATSBroker:
         self._interrupted()
 
     async def _on_reconnected(self) -> None:
-        while self.stores and not self._closing:
+        """The client cancels this when the connection is lost again, or closed."""
+        while self.stores:
             try:
                 await self._js.stream_info(self._stream)
                 break
             except (nats.errors.Error, asyncio.TimeoutError):
                 await asyncio.sleep(RETRY_DELAY)  # a server that has just begun has no streams yet
-        if self._closing or not self._client.is_connected:
-            return
         _logger.warning("NATS at %s is back, %d subscriptions restored", self._places, len(self._subscriptions))
         self._lost = asyncio.get_running_loop().create_future()
         self._outbox.set_up(True)

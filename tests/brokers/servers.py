@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typing_extensions import Self
 
+from picows import WSMsgType, WSTopics
+from tests.connection.networks import Network, subscribers
 from tests.ports import free_port
 
 USER, PASSWORD = "someone", "secret-of-the-tests"
@@ -117,6 +119,7 @@ class Relay:
         self.first_flows.set()
         self.flows = asyncio.Event()  # what it says on every connection
         self.flows.set()
+        self.withheld = b"no such word"  # what has it does not arrive
         self.asked = b""  # what its clients have said
 
     async def mend(self) -> None:
@@ -148,14 +151,41 @@ class Relay:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def say(self, data: bytes) -> None:
+        """Say something to the first client as if it came from the server."""
+        self._writers[0].write(data)
+
     async def _copy(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *flows: asyncio.Event, asked: bool = False
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
+                if self.withheld in data:
+                    continue
                 if asked:
                     self.asked += data
                 for each in flows:
                     await each.wait()
                 writer.write(data)
         writer.close()
+
+
+@contextlib.asynccontextmanager
+async def process(net: Network, kind: str, folder: Path) -> AsyncIterator[Any]:
+    """A server, topics that are connected to it, and a connection to nobody in particular."""
+    async with server_of(kind, folder) as server, subscribers(net, 1) as (clients, servers), WSTopics(server.broker()) as topics:
+        yield server, topics, clients, servers
+
+
+@contextlib.asynccontextmanager
+async def relayed(net: Network, kind: str, folder: Path) -> AsyncIterator[Any]:
+    """The same with what stands between the server and the topics."""
+    async with server_of(kind, folder) as server, Relay(server.port) as relay, subscribers(net, 1) as (clients, servers):
+        topics = WSTopics(server.broker(relay.port))
+        async with topics:
+            yield relay, topics, clients, servers
+
+
+async def publish_all(topics: WSTopics, topic: str, payloads: Any, **options: Any) -> list[Any]:
+    calls: Any = (topics.publish(topic, WSMsgType.TEXT, str(each), **options) for each in payloads)
+    return await asyncio.gather(*calls, return_exceptions=True)

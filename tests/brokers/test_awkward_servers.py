@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,23 +14,11 @@ import pytest
 
 from picows import WSBrokerError, WSMsgType, WSTopics
 from picows.errors import WSPositionError
-from tests.brokers.servers import PASSWORD, PLAIN, STORES, USER, Relay, Server, server_of
+from tests.brokers.servers import PASSWORD, PLAIN, STORES, USER, Relay, Server, process, publish_all, server_of
 from tests.connection.networks import Network, subscribers, transports
 
 TEXT = WSMsgType.TEXT
 REDIS = ["redis", "redis-streams"]
-
-
-@contextlib.asynccontextmanager
-async def process(net: Network, kind: str, folder: Path) -> AsyncIterator[Any]:
-    """A server, topics that are connected to it, and a connection to nobody in particular."""
-    async with server_of(kind, folder) as server, subscribers(net, 1) as (clients, servers), WSTopics(server.broker()) as topics:
-        yield server, topics, clients, servers
-
-
-async def publish_all(topics: WSTopics, topic: str, payloads: Any, **options: Any) -> list[Any]:
-    calls: Any = (topics.publish(topic, TEXT, str(each), **options) for each in payloads)
-    return await asyncio.gather(*calls, return_exceptions=True)
 
 
 async def until_nobody_listens(topics: Any, kind: str, topic: str) -> None:
@@ -72,6 +60,7 @@ def test_a_server_that_hangs(
             await topics.subscribe(servers[0].transport, "a")
             assert await topics.publish("a", TEXT, "one") == 1
             server.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, server.process.pid, os.WSTOPPED | os.WNOWAIT)  # a moment may pass, in which it still answers
             try:
                 with pytest.raises(WSBrokerError):
                     await asyncio.wait_for(topics.publish("b", TEXT, "not confirmed", timeout=None), 10)
