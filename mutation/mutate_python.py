@@ -213,7 +213,7 @@ class Jury:
 
     def has_to_see_all_broken(self, path: Path) -> None:
         """That the tests load the file that is broken, and not another copy of it."""
-        everything = Place(path, "", 0, 1, range(0))
+        everything = Place(path, "", 0, 1, range(0), "")
         whole = (TREE / path).read_text(encoding="utf-8")
         rewrite(TREE / path, "raise SystemError('broken as a whole')\n")
         outcome, _ = self._tested(self._runs.tests(everything)[:1])
