@@ -273,10 +273,13 @@ def test_who_takes_too_long_to_end_is_waited_for_a_while(net: Network, monkeypat
             block(transport)
             served.server.close()
             served.server.close_clients()
+            before = asyncio.all_tasks()
             await asyncio.wait_for(served.server.wait_closed(), HANG)
             # It may take longer than somebody waits: nothing was cut.
             assert list(served.server.connections) == [transport]
             assert transport.write_buffer_size > 0
+            await asyncio.sleep(0)
+            assert asyncio.all_tasks() == before  # nobody goes on waiting
 
     net.run(test())
 
