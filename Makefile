@@ -156,19 +156,23 @@ coverage-python: build
 	    --cov --cov-report=html --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
 runs_cython := codec messages deflate upgrade connection streams topics web websockets uvicorn
-# From a copy, whose modules tell each line that runs; they are some ten times as slow.
+# From a copy, whose modules tell each line that runs. In one process: in those of xdist the modules are imported before they are
+# counted, and Cython's plugin then stumbles over the first line of a .pxi. Which tests run a line is kept for `make mutate`.
 coverage-cython: venv
 	@$(call install,requirements-coverage.txt)
 	@mkdir -p $(traced) && rm -rf $(addprefix $(traced)/,picows tests examples docs fuzz)
 	@cp -R setup.py pyproject.toml Makefile HISTORY.rst MANIFEST.in README.rst LICENSE requirements-*.txt picows tests examples docs fuzz $(traced)/
 	@rm -f $(addprefix $(traced)/,picows/*.so picows/*/*.so picows/*/*/*.so examples/*.so tests/*/*.so)
 	cd $(traced) && PICOWS_TRACE=1 PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
-	cd $(traced) && $(python) -m pytest -n 2 --dist worksteal -o timeout=400 $(addprefix tests/,$(runs_cython)) \
-	    --cov --cov-report=html --cov-report=term:skip-covered $(PYTEST_ARGS)
+	cd $(traced) && $(python) -m pytest -p no:xdist -o timeout=400 $(addprefix tests/,$(runs_cython)) \
+	    --cov --cov-context=test --cov-report=html --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
 .PHONY: mutate
-mutate: build
-	@$(python) -m mutation.mutate_cython $(MUTATE_ARGS)
+mutate: build $(traced)/.coverage
+	@$(python) -m mutation.mutate_cython --lines $(traced)/.coverage $(MUTATE_ARGS)
+
+$(traced)/.coverage:
+	$(MAKE) coverage-cython
 
 fuzz: build
 	PYTHONPATH=. $(python) fuzz/fuzz_codec.py --seconds $(FUZZ_SECONDS)
