@@ -10,6 +10,7 @@ SOAK_SECONDS ?= 600
 RACES_SECONDS ?= 60
 FUZZ_LIVE_ARGS ?= --connections 2000
 MUTATE_ARGS ?= --count 40
+MUTATE_PYTHON_ARGS ?= --count 100
 FAULTS_ARGS ?= --connections 5000 --jobs 2
 FAULTS_MEMORY_ARGS ?= --lives 1000
 BENCH_ARGS ?=
@@ -49,6 +50,7 @@ help:
 	@echo 'make sanitize     the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make coverage     which lines and branches the tests run, Python and Cython, into build/'
 	@echo 'make mutate       breaks the compiled modules on purpose, and names the breaks that no test sees; MUTATE_ARGS="$(MUTATE_ARGS)"'
+	@echo 'make mutate-python  the same for the Python modules; MUTATE_PYTHON_ARGS="$(MUTATE_PYTHON_ARGS)"'
 	@echo 'make fuzz         random bytes for the codec, the upgrade and compression, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
 	@echo 'make fuzz-native  the C code by clang and libFuzzer, FUZZ_NATIVE_RUNS=$(FUZZ_NATIVE_RUNS) executions; "fuzz_native.py --help" tells more'
 	@echo 'make fuzz-live    live connections whose listeners do anything; FUZZ_LIVE_ARGS="$(FUZZ_LIVE_ARGS)", "--help" tells more'
@@ -149,10 +151,10 @@ sanitized threaded: venv
 coverage: coverage-python coverage-cython
 
 # Left out: what runs no line that the others do not, and would take long.
-covered_by_others := packaging cimport typing examples/test_benchmark.py examples/test_benchmark_topics.py test_soak.py test_broken_network.py
+covered_by_others := packaging cimport typing frameworks peers examples/test_benchmark.py examples/test_benchmark_topics.py test_soak.py test_broken_network.py
 coverage-python: build
 	@$(call install,requirements-coverage.txt)
-	$(python) -m pytest -n 2 --dist worksteal tests tests/brokers $(addprefix --ignore=tests/,$(covered_by_others)) -o timeout=400 \
+	$(python) -m pytest -n 2 --dist worksteal tests -o norecursedirs='.*' $(addprefix --ignore=tests/,$(covered_by_others)) -o timeout=400 \
 	    --cov --cov-report=html --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
 runs_cython := codec messages deflate upgrade connection streams topics web websockets uvicorn
@@ -162,17 +164,22 @@ coverage-cython: venv
 	@$(call install,requirements-coverage.txt)
 	@mkdir -p $(traced) && rm -rf $(addprefix $(traced)/,picows tests examples docs fuzz)
 	@cp -R setup.py pyproject.toml Makefile HISTORY.rst MANIFEST.in README.rst LICENSE requirements-*.txt picows tests examples docs fuzz $(traced)/
+	@sed -i.bak 's/^omit = .*/plugins = ["Cython.Coverage"]/' $(traced)/pyproject.toml
 	@rm -f $(addprefix $(traced)/,picows/*.so picows/*/*.so picows/*/*/*.so examples/*.so tests/*/*.so)
 	cd $(traced) && PICOWS_TRACE=1 PICOWS_BUILD_EXAMPLES=1 $(python) setup.py -q build_ext --inplace
 	cd $(traced) && $(python) -m pytest -p no:xdist -o timeout=400 $(addprefix tests/,$(runs_cython)) \
 	    --cov --cov-context=test --cov-report=html --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
-.PHONY: mutate
+.PHONY: mutate mutate-python
 mutate: build $(traced)/.coverage
 	@$(python) -m mutation.mutate_cython --lines $(traced)/.coverage $(MUTATE_ARGS)
 
 $(traced)/.coverage:
 	$(MAKE) coverage-cython
+
+mutate-python: build
+	@$(call install,requirements-mutation.txt)
+	@$(python) -m mutation.mutate_python $(MUTATE_PYTHON_ARGS)
 
 fuzz: build
 	PYTHONPATH=. $(python) fuzz/fuzz_codec.py --seconds $(FUZZ_SECONDS)

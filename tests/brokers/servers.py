@@ -42,6 +42,13 @@ class Server:
             assert self.process.returncode is None, self.command
             await asyncio.sleep(0.01)
 
+    def configure(self, text: str) -> None:
+        """Start NATS by a file of settings, in place of one user who may do everything."""
+        at = self.command.index("--user")
+        file = Path(self.command[self.command.index("-sd") + 1]) / "nats.conf"
+        file.write_text(text)
+        self.command[at : at + 4] = ["-c", str(file)]
+
     async def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
@@ -110,6 +117,7 @@ class Relay:
         self.first_flows.set()
         self.flows = asyncio.Event()  # what it says on every connection
         self.flows.set()
+        self.asked = b""  # what its clients have said
 
     async def mend(self) -> None:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
@@ -135,14 +143,18 @@ class Relay:
         back = self._copy(there, writer, self.flows, *[self.first_flows] * (not self._writers))
         self._writers += [writer, to]
         self.connected.set()
-        for copying in (self._copy(reader, to), back):
+        for copying in (self._copy(reader, to, asked=True), back):
             task = asyncio.ensure_future(copying)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *flows: asyncio.Event) -> None:
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *flows: asyncio.Event, asked: bool = False
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
+                if asked:
+                    self.asked += data
                 for each in flows:
                     await each.wait()
                 writer.write(data)

@@ -35,7 +35,7 @@ from tests.connection.peers import (
     stream,
     take_at_once,
 )
-from tests.connection.proxies import server_tls
+from tests.connection.proxies import client_tls, server_tls
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -408,8 +408,10 @@ def test_a_connection_that_has_ended_is_not_taken(net: Network) -> None:
 
 
 def test_it_needs_the_running_loop() -> None:
+    transport = Memory("the protocol before")
     with pytest.raises(RuntimeError, match="no running event loop"):
-        ws_adopt(lambda request: None, Memory(), REQUEST)
+        ws_adopt(lambda request: None, transport, REQUEST)
+    assert transport.protocol == "the protocol before"
 
 
 class Memory(asyncio.Transport):
@@ -467,6 +469,30 @@ def test_a_transport_without_a_socket(net: Network) -> None:
         transport.disconnect(graceful=False)
         await transport.wait_disconnected()
         assert listener.calls == ["connected", "disconnected"]
+
+    net.run(test())
+
+
+class StrangeTls(Memory):
+    """TLS that looks like asyncio's, and is not."""
+
+    _ssl_protocol = object()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return client_tls() if name == "sslcontext" else default
+
+    def get_write_buffer_size(self) -> int:
+        return 7
+
+
+@over_both_loops
+def test_what_waits_in_a_tls_that_nobody_knows_is_what_it_says(net: Network) -> None:
+    async def test() -> None:
+        transport = ws_adopt(lambda request: Echo(), StrangeTls(), REQUEST)
+        assert transport.is_secure
+        assert transport.write_buffer_size == 7
+        transport.disconnect(graceful=False)
+        await transport.wait_disconnected()
 
     net.run(test())
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import picows.server
 from picows import (
     WSAutoPingStrategy,
     WSHandshakeError,
@@ -265,3 +266,8 @@ def test_nothing_is_pinged_without_auto_ping(net: Network) -> None:
             assert timers.longer_than_a_second() == []
 
     net.run(test())
+
+
+def test_a_server_waits_as_long_as_it_says() -> None:
+    for method in (picows.WSServer.wait_closed, picows.WSServer.serve_forever):
+        assert f" {picows.server.CLOSE_TIMEOUT:g} seconds" in inspect.getdoc(method)

@@ -57,9 +57,10 @@ def test_a_request_is_accepted(net: Network, caplog: pytest.LogCaptureFixture) -
 @pytest.mark.parametrize(("header", "expected"), [("abc", "Server: abc\r\n"), (None, None)])
 def test_the_server_header(net: Network, header: str | None, expected: str | None) -> None:
     async def test() -> None:
-        async with running(net, server_header=header) as (server, _), asking(server, request()) as peer:
-            head = await head_of(peer)
-            assert (expected in head) if expected else ("Server" not in head)
+        for options in ({}, {"process_response": lambda *args: None}):
+            async with running(net, server_header=header, **options) as (server, _), asking(server, request()) as peer:
+                head = await head_of(peer)
+                assert (expected in head) if expected else ("Server" not in head)
 
     net.run(test())
 
@@ -424,6 +425,16 @@ def test_what_a_connection_knows_of_its_handshake(net: Network) -> None:
             assert seen == [("/a?b", "1", 101, int(url.split(":")[2][:-1]), None)]
 
     net.run(test())
+
+
+def test_a_connection_that_is_none_is_a_500_and_in_the_log(net: Network, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with running(net, create_connection=lambda *args, **kwargs: "none") as (server, _):  # type: ignore[arg-type]
+            assert (await answer(server, request()))[0] == 500
+
+    net.run(test())
+    (error,) = (record.exc_info[1] for record in caplog.records if record.exc_info)
+    assert str(error) == "create_connection returned 'none', expected a ServerConnection"
 
 
 def test_create_connection(net: Network) -> None:
