@@ -154,6 +154,7 @@ async def ends_half_closed(clock: Clock, net: Network, who_closes: str) -> None:
     """The peer ends its side and does not read."""
     async with behaving(net, silent, reads=False) as (peer, listener):
         listener.transport.send(WSMsgType.BINARY, bytes(2 * MIB))
+        since = time.monotonic()  # its end begins somewhere in the following, which takes its time on a loaded machine
         if who_closes == "user":
             listener.transport.underlying_transport.close()
         else:
@@ -164,8 +165,7 @@ async def ends_half_closed(clock: Clock, net: Network, who_closes: str) -> None:
             listener.transport.disconnect()
             listener.transport.disconnect()
         assert not listener.disconnected.is_set()
-        since = time.monotonic()
-        await clock.measure(listener.disconnected.wait(), since, 4.7, 7, f"{net} half closed, {who_closes} closes")
+        await clock.measure(listener.disconnected.wait(), since, 4.9, 7, f"{net} half closed, {who_closes} closes")
 
 
 async def reads_slowly(net: Network) -> None:
