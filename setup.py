@@ -5,6 +5,7 @@ Environment switches, each off unless set to 1:
                          "thread": ThreadSanitizer in their place (`make races`)
   PICOWS_DEBUG           assertions and bounds checks on, no optimisation
   PICOWS_TRACE           tells coverage which lines of Cython ran, and leaves the C sources where coverage looks for them
+  PICOWS_QUICK           optimises little: for a build that is tried once (`make mutate`)
   PICOWS_BUILD_EXAMPLES  what tests and examples have in Cython too, which no wheel holds; for a build in place
   PICOWS_FUZZ            only what the native fuzz targets are made of, with counters for libFuzzer; for clang (`make fuzz-native`)
 
@@ -31,6 +32,7 @@ FUZZ = switched_on("PICOWS_FUZZ")
 SANITIZE = switched_on("PICOWS_SANITIZE")
 DEBUG = switched_on("PICOWS_DEBUG")
 TRACE = switched_on("PICOWS_TRACE")
+QUICK = switched_on("PICOWS_QUICK")
 
 DIRECTIVES = {
     "language_level": 3,
@@ -71,7 +73,7 @@ def compiler_flags(compiler_type):
         return [*WARNINGS, "-O0", "-g", "-UNDEBUG"], []
     if TRACE:
         return ["-O1", "-DCYTHON_TRACE_NOGIL=1"], []
-    return [*WARNINGS, "-O3"], []
+    return [*WARNINGS, "-O1" if QUICK else "-O3"], []
 
 
 def interface(*patterns):
