@@ -141,7 +141,7 @@ async def ws_connect(
             transport, listener = await protocol.wait_upgraded()
             return transport, cast(_Listener, listener)
         except WSInvalidStatusError as answer:
-            protocol.abort()
+            # It is closed already.
             if not _is_redirect(answer) or settings.max_redirects == 0:
                 raise
             if redirects == settings.max_redirects:
@@ -154,7 +154,7 @@ async def ws_connect(
                 ) from answer
             target, received = target.redirected(answer), _received(answer)
         except UnreachableByProxy as exc:
-            protocol.abort()
+            # Nothing was opened.
             if received is None:
                 raise
             raise _invalid_location(target.url.url, str(exc), received) from exc

@@ -108,6 +108,22 @@ def test_what_it_refuses(option: Option, side: Side) -> None:
         asyncio.run(calls[side]())
 
 
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("max_frame_size", 1),
+        ("max_message_size", 1),
+        ("max_redirects", 0),
+        ("max_write_buffer_size", 1),
+        ("read_buffer_init_size", 1),
+    ],
+)
+def test_the_least_and_the_most_that_it_takes(name: str, least: int) -> None:
+    """What lies beyond is refused, in tests/connection/test_arguments.py."""
+    for value in (least, sys.maxsize):
+        assert getattr(Settings("client", {name: value}), name) == value
+
+
 def test_settings_left_out_have_their_defaults() -> None:
     settings = Settings("server", {"max_frame_size": 7, "colour": "blue"})
     values = {**{option.name: option.defaults["server"] for option in OPTIONS}, "max_frame_size": 7}

@@ -234,7 +234,7 @@ class ResponseReader:
         status = int(line[2])
         if status == 101 and line[1] != HTTP_1_1:
             self._fail("HTTP/1.0 knows no upgrade")
-        if 100 <= status < 200 and status != 101:
+        if status < 200 and status != 101:
             self._skipped += end
             self._expect_head()
         else:

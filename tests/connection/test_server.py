@@ -273,18 +273,24 @@ def test_who_takes_too_long_to_end_is_waited_for_a_while(net: Network, monkeypat
             block(transport)
             served.server.close()
             served.server.close_clients()
+            before = asyncio.all_tasks()
             await asyncio.wait_for(served.server.wait_closed(), HANG)
             # It may take longer than somebody waits: nothing was cut.
             assert list(served.server.connections) == [transport]
             assert transport.write_buffer_size > 0
+            await asyncio.sleep(0)
+            assert asyncio.all_tasks() == before  # nobody goes on waiting
 
     net.run(test())
 
 
 @over_every_tls
-def test_who_comes_out_of_the_tls_handshake_too_late_is_cut(net: Network) -> None:
+@pytest.mark.parametrize("cancelled", [False, True], ids=["close_clients", "serve_forever"])
+def test_who_comes_out_of_the_tls_handshake_too_late_is_cut(net: Network, cancelled: bool) -> None:
     async def test() -> None:
-        async with serving(net) as served:
+        # While a client stays that does not answer.
+        async with serving(net) as served, upgraded(net, served) as staying:
+            forever = asyncio.ensure_future(served.server.serve_forever()) if cancelled else None
             host, port = served.server.sockets[0].getsockname()
             reader, writer = await asyncio.open_connection(host, port)
             incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -298,8 +304,12 @@ def test_who_comes_out_of_the_tls_handshake_too_late_is_cut(net: Network) -> Non
                     client.do_handshake()
                     break
             # The server waits for the last words of the handshake.
-            served.server.close()
-            served.server.close_clients()
+            if forever is not None:
+                forever.cancel()
+                await asyncio.sleep(0)
+            else:
+                served.server.close()
+                served.server.close_clients()
             client.write(REQUEST)
             writer.write(outgoing.read())
             with contextlib.suppress(ConnectionError):
@@ -307,8 +317,11 @@ def test_who_comes_out_of_the_tls_handshake_too_late_is_cut(net: Network) -> Non
                     incoming.write(data)
             with contextlib.suppress(ssl.SSLError):
                 assert client.read(65536) == b""
-            assert served.listeners == []
+            assert len(served.listeners) == 1
             writer.close()
+            leave(staying)
+            if forever is not None:
+                await canceled(forever)
 
     net.run(test())
 
@@ -491,6 +504,7 @@ def test_the_repr_says_where_and_how_many(net: Network) -> None:
         async with serving(net) as served:
             assert str(served.server.sockets[0].getsockname()[1]) in repr(served.server)
             assert "0 connections" in repr(served.server)
+            assert repr(served.server.connections) == "<0 connections of a server>"
 
     net.run(test())
 

@@ -6,6 +6,7 @@ import array
 import itertools
 import re
 import tracemalloc
+import types
 import zlib
 
 import pytest
@@ -306,6 +307,29 @@ def test_the_limit_is_exact(size: int) -> None:
         error = fails(pair(15)[1], payload, max_size=size - 1)
         assert error.code == 1009
         assert str(error) == f"a compressed frame has over {size - 1} bytes when decompressed"
+
+
+def test_no_more_is_decompressed_than_the_limit_and_a_byte() -> None:
+    asked: list[int] = []
+
+    class Module(types.ModuleType):
+        error = zlib.error
+
+        def decompressobj(self, wbits: int) -> types.SimpleNamespace:
+            context = zlib.decompressobj(wbits)
+
+            def decompress(data: bytes, limit: int) -> bytes:
+                asked.append(limit)
+                piece = context.decompress(data, limit)
+                told.eof, told.unused_data, told.unconsumed_tail = context.eof, context.unused_data, context.unconsumed_tail
+                return piece
+
+            told = types.SimpleNamespace(decompress=decompress)
+            return told
+
+    inflater = Inflater(Module("module"), 15, False)
+    assert fails(inflater, FINAL_HELLO + deflate(bytes(1000)), max_size=10).code == 1009
+    assert asked == [11, 6]
 
 
 def peak_of_failure(inflater: Inflater, payload: bytes, code: int) -> int:

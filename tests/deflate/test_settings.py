@@ -35,6 +35,11 @@ def test_every_window_can_be_set(bits: int) -> None:
     assert WSDeflate(client_max_window_bits=bits).client_max_window_bits == bits
 
 
+@pytest.mark.parametrize(("name", "value"), [("level", -1), ("level", 9), ("mem_level", 1), ("mem_level", 9), ("min_size", 0)])
+def test_a_number_that_is_just_in_range(name: str, value: int) -> None:
+    assert getattr(WSDeflate(zlib=zlib, **{name: value}), name) == value  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 
 import pytest
 
 from picows import WSBrokerError, WSMsgType, WSTopics
 from picows._topic import position_order
 from tests.connection.networks import Network, subscribers, transports
+from tests.connection.threads import call_in_thread
 from tests.topics.memory import Hub, MemoryBroker, begin, payloads, process, turns
 
 TEXT = WSMsgType.TEXT
@@ -305,6 +307,64 @@ def test_what_waits_for_the_broker_is_not_lost_with_it(net: Network) -> None:
     net.run(test())
 
 
+def test_a_broker_that_is_away_is_not_asked_again_at_once(net: Network) -> None:
+    async def test() -> None:
+        async with process(net, 2) as (topics, broker, _, servers):
+            await topics.subscribe(servers[0].transport, "a")
+            broker.refuses = True
+            (replaying,) = begin(topics.subscribe(servers[1].transport, "a", since="0"))
+            await topics.publish("a", TEXT, "one")
+            await turns(100)
+            assert 0 < sum(call.startswith("missed") for call in broker.calls) < 10
+            broker.refuses = False
+            await replaying
+
+    net.run(test())
+
+
+@pytest.mark.parametrize(("wrong", "error"), [(-1, ValueError), (math.nan, ValueError), (False, TypeError), ("1", TypeError)])
+def test_what_is_no_time_to_wait_for_the_broker(net: Network, wrong: object, error: type[Exception]) -> None:
+    async def test() -> None:
+        async with process(net, 0) as (topics, broker, _, _):
+            with pytest.raises(error, match="timeout"):
+                await topics.publish("a", TEXT, "one", timeout=wrong)
+            assert broker.hub.stored == []
+
+    net.run(test())
+
+
+def test_another_thread_is_told_so(net: Network) -> None:
+    async def test() -> None:
+        async with process(net, 1) as (topics, broker, _, (server,)):
+            await topics.subscribe(server.transport, "a")
+            asked = [*broker.calls]
+
+            async def subscribe_another() -> None:
+                async with subscribers(net, 1) as (_, others):
+                    await topics.subscribe(others[0].transport, "b")
+
+            for call in (lambda: net.run(subscribe_another()), lambda: net.run(topics.publish("a", TEXT, "one"))):
+                _, failure = call_in_thread(call)
+                assert isinstance(failure, RuntimeError)
+                assert "its transports belong to thread" in str(failure)
+            assert (broker.hub.stored, broker.calls) == ([], asked)
+
+    net.run(test())
+
+
+@pytest.mark.parametrize("wrong", ["", "a..b", "a.*", "a b"])
+def test_what_is_no_topic(net: Network, wrong: str) -> None:
+    async def test() -> None:
+        async with process(net, 1) as (topics, broker, _, servers):
+            with pytest.raises(ValueError, match="topic is "):
+                await topics.publish(wrong, TEXT, "one")
+            with pytest.raises(ValueError, match="topic is "):
+                await topics.subscribe(servers[0].transport, wrong)
+            assert (broker.hub.stored, broker.calls) == ([], [])
+
+    net.run(test())
+
+
 @pytest.mark.parametrize("wrong", ["", "x", "1-", "-1", "1_0", "+1", " 1", "1.0", "\u0663", "1" * 21])
 def test_what_is_no_position(net: Network, wrong: str) -> None:
     async def test() -> None:
@@ -351,6 +411,30 @@ def test_closing_ends_all_that_waits(net: Network, stores: bool, caplog: pytest.
             assert broker.calls[-1] == "close"
             with pytest.raises(RuntimeError, match="async with"):
                 await topics.subscribe(old, "b")
+            with pytest.raises(RuntimeError, match="async with"):
+                await topics.publish("b", TEXT, "one")
 
     net.run(test())
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_the_broker_is_closed_when_nobody_asks_it_any_more(net: Network) -> None:
+    class Slow(MemoryBroker):
+        async def subscribe(self, topic: str) -> str | None:
+            try:
+                return await super().subscribe(topic)
+            finally:
+                await turns()
+                self.calls.append("no more")
+
+    async def test() -> None:
+        broker = Slow()
+        broker.agrees.clear()
+        async with subscribers(net, 1) as (_, servers), WSTopics(broker) as topics:
+            (asking,) = begin(topics.subscribe(*transports(servers), "a"))
+            await turns()
+        assert broker.calls == ["subscribe a", "no more", "close"]
+        with pytest.raises(WSBrokerError, match="was closed before it has agreed"):
+            await asking
+
+    net.run(test())

@@ -7,6 +7,7 @@ import base64
 import pytest
 from multidict import CIMultiDict
 
+from picows.deflate import WSDeflate
 from picows.upgrade import RequestReader, WSUpgradeRequest, create_request
 from picows.url import parse_url
 
@@ -99,6 +100,14 @@ def test_headers_of_the_handshake_are_ours(name: str) -> None:
     for given in (name, name.lower(), name.upper()):
         with pytest.raises(ValueError, match=given):
             request(headers={given: "0"})
+
+
+def test_what_is_offered_stands_in_one_place() -> None:
+    url = parse_url("ws://h/")
+    with pytest.raises(ValueError, match="must not set Sec-WebSocket-Extensions where compression is offered"):
+        create_request(url, {"Sec-WebSocket-Extensions": "x"}, WSDeflate())
+    with pytest.raises(ValueError, match="must not set Sec-WebSocket-Protocol where subprotocols are offered"):
+        create_request(url, {"Sec-WebSocket-Protocol": "x"}, None, ["y"])
 
 
 def test_offers_may_stand_on_several_lines() -> None:

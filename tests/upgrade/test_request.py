@@ -28,6 +28,7 @@ def request(path: bytes = b"/", *cookies: str) -> WSUpgradeRequest:
         (b"//x", "//x"),
         (b"/http://h/x", "/http://h/x"),
         (b"http://server.example.com:80/chat?x", "/chat"),
+        (b"http://h/wss://x/y", "/wss://x/y"),
         (b"ws://h", "/"),
         (b"ws://h?x", "/"),
         (b"*", "*"),

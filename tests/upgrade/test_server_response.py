@@ -303,6 +303,20 @@ def test_status_of_each_constructor() -> None:
             WSUpgradeResponse.create_redirect_response(status, "/")
 
 
+def test_a_response_stays_as_it_is_when_it_is_sent() -> None:
+    response = WSUpgradeResponse.create_redirect_response(302, "/")
+    assert b"Content-Length: 0\r\n" in response.to_bytes()
+    assert response.headers == {"Location": "/"}
+
+
+def test_constructors_are_reached_by_a_response_too() -> None:
+    response = WSUpgradeResponse.create_101_response()
+    assert response.create_101_response().status is HTTPStatus.SWITCHING_PROTOCOLS
+    assert response.create_ok_response(b"x").body == b"x"
+    assert response.create_error_response(404).status is HTTPStatus.NOT_FOUND
+    assert response.create_redirect_response(300, "/").status is HTTPStatus.MULTIPLE_CHOICES
+
+
 @pytest.mark.parametrize("body", ["text", 5, ["a"]])
 def test_body_is_bytes(body: Any) -> None:
     for create in (
@@ -314,8 +328,9 @@ def test_body_is_bytes(body: Any) -> None:
 
 
 def test_body_of_other_buffers() -> None:
-    assert WSUpgradeResponse.create_ok_response(bytearray(b"x")).body == b"x"  # type: ignore[arg-type]
-    assert WSUpgradeResponse.create_ok_response(memoryview(b"x")).body == b"x"  # type: ignore[arg-type]
+    for given in (bytearray(b"x"), memoryview(b"x")):
+        body = WSUpgradeResponse.create_ok_response(given).body  # type: ignore[arg-type]
+        assert (body, type(body)) == (b"x", bytes)
 
 
 def test_fields_of_a_response() -> None:
@@ -335,8 +350,9 @@ def test_response_with_listener() -> None:
     assert pair.response.status == 101
     with pytest.raises(ValueError, match="101"):
         WSUpgradeResponseWithListener(create.create_101_response(), None)
-    with pytest.raises(ValueError, match="404"):
-        WSUpgradeResponseWithListener(create.create_error_response(404), LISTENER)
+    for status in (400, 404):
+        with pytest.raises(ValueError, match=str(status)):
+            WSUpgradeResponseWithListener(create.create_error_response(status), LISTENER)
     with pytest.raises(TypeError, match="WSUpgradeResponse"):
         WSUpgradeResponseWithListener(404, None)  # type: ignore[arg-type]
 
