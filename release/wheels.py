@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def try_out(python: str, tests: str, pytest_args: str) -> None:
         run([python, "build_user_listener.py", "-q", "build_ext", "--inplace"], user)
         if SEEN not in output([python, "echo.py"], user):
             raise SystemExit("the compiled listener does not see what it should")
-        run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests.split(), *pytest_args.split()], folder)
+        run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests.split(), *shlex.split(pytest_args)], folder)
 
 
 def newest(folder: Path, pattern: str) -> Path:
