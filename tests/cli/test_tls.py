@@ -31,9 +31,10 @@ def greet(url: str, *options: object) -> int:
     return main(["connect", url, "--count", "1", "--listen", *map(str, options)])
 
 
+# By the loop itself: servers of aiofastnet leave transports open where a handshake has failed.
 @pytest.fixture
 def server() -> Iterator[str]:
-    with serving(lambda request: Greeter(), ssl=server_tls()) as url:
+    with serving(lambda request: Greeter(), ssl=server_tls(), use_aiofastnet=False) as url:
         yield url.replace("ws:", "wss:")
 
 
@@ -42,7 +43,7 @@ def strict_server() -> Iterator[str]:
     tls = server_tls()
     tls.load_verify_locations(CLIENT)
     tls.verify_mode = ssl.CERT_REQUIRED
-    with serving(lambda request: Greeter(), ssl=tls) as url:
+    with serving(lambda request: Greeter(), ssl=tls, use_aiofastnet=False) as url:
         yield url.replace("ws:", "wss:")
 
 
@@ -58,7 +59,7 @@ def test_who_is_trusted_is_told(server: str, capsys: Captured, options: tuple[ob
 
 
 def test_another_name_needs_more_than_an_authority(capsys: Captured) -> None:
-    with serving(lambda request: Greeter(), "127.0.0.2", ssl=server_tls()) as url:
+    with serving(lambda request: Greeter(), "127.0.0.2", ssl=server_tls(), use_aiofastnet=False) as url:
         url = url.replace("ws:", "wss:")
         assert greet(url, "--ca", CERTIFICATE) == 1
         assert "IP address mismatch" in capsys.readouterr().err
