@@ -197,7 +197,7 @@ def test_a_redis_server_that_forbids_to_ask_for_it(
     net: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What is forbidden is no subscription, so the connection is no good."""
-    monkeypatch.setattr("picows.brokers.redis.ANSWER_TIMEOUT", 0.05)
+    monkeypatch.setattr("picows.brokers.redis.ANSWER_TIMEOUT", 0.5)
 
     async def test() -> None:
         async with server_of("redis", tmp_path) as server, subscribers(net, 1) as (clients, servers):
