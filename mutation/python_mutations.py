@@ -59,6 +59,7 @@ class Place:
     occurrence: int  # among all where the operator fits
     number: int  # of the line, from 1 on
     statement: range  # the lines of the statement around it; none where it runs on import
+    function: str  # the name of the one around it, empty where it runs on import
 
     def mutation(self, root: Path) -> Mutation:
         source = (root / self.path).read_text(encoding="utf-8")
@@ -83,7 +84,8 @@ class Mutation:
     def key(self) -> str:
         """What stays the same while other lines of the file change."""
         old, new = (" ".join(line.strip() for line in lines if line.strip()) for lines in self._changed())
-        return f"{self.place.path.as_posix()}: {old} -> {new}"
+        where = f"{self.place.path.as_posix()} {self.place.function}".rstrip()
+        return f"{where}: {old} -> {new}"
 
     def __str__(self) -> str:
         old, new = self._changed()
@@ -118,8 +120,9 @@ def places(root: Path, path: Path) -> list[Place]:
         positions = (position for node in ast_nodes(tree) for position in operator.mutation_positions(node))
         for occurrence, (start, _) in enumerate(positions):
             if start[0] not in excluded and not any(first <= start < end for first, end in annotations):
-                around = min((each for each in statements if start[0] in each), key=len, default=range(0))
-                found.append(Place(path, name, occurrence, start[0], around))
+                around = [each for each in statements if start[0] in each[0]]
+                statement, function = min(around, key=lambda each: len(each[0]), default=(range(0), ""))
+                found.append(Place(path, name, occurrence, start[0], statement, function))
     return found
 
 
@@ -135,12 +138,12 @@ def _annotations(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]
                 yield (each.lineno, each.col_offset), (each.end_lineno, each.end_col_offset)
 
 
-def _statements(source: str) -> Iterator[range]:
-    """The lines of each statement of a function; of those that have a body, the lines above it."""
+def _statements(source: str) -> Iterator[tuple[range, str]]:
+    """The lines of each statement of a function, and its name; of those that have a body, the lines above it."""
     for function in ast.walk(ast.parse(source)):
         if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
             for node in (each for statement in function.body for each in ast.walk(statement)):
                 if isinstance(node, (ast.stmt, ast.ExceptHandler)):
                     body = getattr(node, "body", None)
                     end = max(node.lineno + 1, body[0].lineno) if body else node.end_lineno + 1
-                    yield range(node.lineno, end)
+                    yield range(node.lineno, end), function.name

@@ -157,7 +157,7 @@ class Connections(Generic[_Listener]):
         self._retry = retry
         self._options = options
         self._logger = logger
-        self._connected_at = 0.0
+        self._connected_at: float  # once there is a transport
         self._step: asyncio.Task[tuple[WSTransport, _Listener]] | None = None
         self._over = False
 

@@ -71,6 +71,7 @@ def test_protocol_error() -> None:
     error = WSProtocolError(1002, "what")
     assert (error.code, error.message, str(error)) == (1002, "what", "what")
     assert error.args == (1002, "what")
+    assert WSProtocolError(message="what", code=1002).args == (1002, "what")
 
 
 def test_invalid_url() -> None:

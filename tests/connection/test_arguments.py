@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import re
@@ -314,6 +315,17 @@ def test_who_logs(arguments: dict, expected: set, caplog: pytest.LogCaptureFixtu
     finally:
         root.removeHandler(recorder)
     assert {name for name in recorder.names if not name.startswith("asyncio")} == expected
+
+
+def test_the_last_port_is_one() -> None:
+    async def listen() -> None:
+        with contextlib.suppress(OSError):  # somebody has it
+            server = await ws_create_server(lambda request: None, "127.0.0.1", 65535)
+            assert server.sockets[0].getsockname()[1] == 65535
+            server.close()
+            await server.wait_closed()
+
+    asyncio.run(listen())
 
 
 @pytest.mark.parametrize("port", ["0", "http"])

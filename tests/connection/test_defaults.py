@@ -15,6 +15,7 @@ from picows import (
     WSHandshakeError,
     WSListener,
     WSMsgType,
+    WSServer,
     WSSlowPeerPolicy,
     WSTransport,
     ws_broadcast,
@@ -101,6 +102,7 @@ METHODS: dict[Callable[..., Any], dict[str, Any]] = {
     WSTransport.drain: {},
     WSTransport.close: {"code": 1000, "reason": None, "timeout": 10},
     WSTransport.measure_roundtrip_time: {"rounds": NONE_GIVEN},
+    WSServer.shutdown: {"code": 1001, "reason": None, "spread": 0, "timeout": 10},
     ws_broadcast: {
         "transports": NONE_GIVEN,
         "msg_type": NONE_GIVEN,
@@ -269,5 +271,5 @@ def test_nothing_is_pinged_without_auto_ping(net: Network) -> None:
 
 
 def test_a_server_waits_as_long_as_it_says() -> None:
-    for method in (picows.WSServer.wait_closed, picows.WSServer.serve_forever):
+    for method in (WSServer.wait_closed, WSServer.serve_forever):
         assert f" {picows.server.CLOSE_TIMEOUT:g} seconds" in inspect.getdoc(method)

@@ -453,6 +453,29 @@ def test_no_timer_outlives_the_connection(net: Network) -> None:
     net.run(test())
 
 
+def test_who_measures_waits_for_a_pong_behind_data(net: Network) -> None:
+    """As long as something comes, where that counts as life; the time limit is that of silence."""
+
+    async def test() -> None:
+        options = auto_ping(
+            auto_ping_idle_timeout=IDLE, auto_ping_reply_timeout=PATIENCE, auto_ping_strategy=WSAutoPingStrategy.PING_WHEN_IDLE
+        )
+        async with raw_client(net, Recorder, **options) as (peer, listener):
+            measuring = asyncio.ensure_future(listener.transport.measure_roundtrip_time(1))
+            pings = [await peer.receive()]
+            until = time.monotonic() + PATIENCE + 0.1
+            while time.monotonic() < until:
+                peer.send(TEXT, b"life")
+                await asyncio.sleep(0.01)
+            assert not measuring.done()
+            assert not listener.transport.is_disconnected
+            peer.send(PONG, pings[0].payload)
+            (taken,) = await measuring
+            assert taken > PATIENCE
+
+    net.run(test())
+
+
 def test_a_pong_of_another_size_is_no_reply(net: Network) -> None:
     async def test() -> None:
         async with raw_client(net, Recorder) as (peer, listener):

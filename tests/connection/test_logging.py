@@ -50,6 +50,10 @@ def test_the_debug_level(net: Network, caplog: pytest.LogCaptureFixture) -> None
     records = own_records(caplog)
     assert any("TEXT" in record.getMessage() for record in records if record.name.startswith("picows.client"))
     assert any("TEXT" in record.getMessage() for record in records if record.name.startswith("picows.server"))
+    for side in ("client", "server"):
+        told = [record.getMessage() for record in records if record.name.startswith(f"picows.{side}")]
+        assert [line.startswith("connection made by ") for line in told].count(True) == 1
+        assert [line.startswith("connection lost: ") for line in told].count(True) == 1
 
 
 @over_tcp_and_tls

@@ -273,10 +273,13 @@ def test_who_takes_too_long_to_end_is_waited_for_a_while(net: Network, monkeypat
             block(transport)
             served.server.close()
             served.server.close_clients()
+            before = asyncio.all_tasks()
             await asyncio.wait_for(served.server.wait_closed(), HANG)
             # It may take longer than somebody waits: nothing was cut.
             assert list(served.server.connections) == [transport]
             assert transport.write_buffer_size > 0
+            await asyncio.sleep(0)
+            assert asyncio.all_tasks() == before  # nobody goes on waiting
 
     net.run(test())
 
@@ -501,6 +504,7 @@ def test_the_repr_says_where_and_how_many(net: Network) -> None:
         async with serving(net) as served:
             assert str(served.server.sockets[0].getsockname()[1]) in repr(served.server)
             assert "0 connections" in repr(served.server)
+            assert repr(served.server.connections) == "<0 connections of a server>"
 
     net.run(test())
 

@@ -113,6 +113,25 @@ def test_a_late_pong_costs_no_place_in_the_order(net: Network) -> None:
     assert pings[:4] == ["late", "other", "late", "other"]
 
 
+def test_it_sleeps_until_a_ping_is_due(net: Network) -> None:
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        call_later = loop.call_later
+        delays: list[float] = []
+
+        def counted(delay: float, *args: Any, **options: Any) -> Any:
+            delays.append(delay)
+            return call_later(delay, *args, **options)
+
+        async with raw_peer(net, KeptAlive) as (peer, _):
+            await answer_pings(peer, 1)
+            loop.call_later = counted  # type: ignore[method-assign,assignment]
+            await answer_pings(peer, 3)
+        assert 3 <= len(delays) < 30
+
+    net.run(test())
+
+
 @over_both_loops
 def test_a_dead_peer_among_others(net: Network) -> None:
     async def test() -> None:

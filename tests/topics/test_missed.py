@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from picows import WSMsgType, WSTopics
-from tests.connection.networks import Network, transports
+from tests.connection.networks import Network, Received, transports
 from tests.topics.memory import Hub, MemoryBroker, begin, payloads, process, turns
 
 TEXT = WSMsgType.TEXT
@@ -54,7 +54,7 @@ def test_the_broker_goes_away_in_the_midst_of_the_missed(net: Network) -> None:
             broker.gives = 2
             await topics.subscribe(servers[0].transport, "a", since="0")
             await topics.publish("a", TEXT, "4")
-            assert await payloads(clients[0], 5) == [b"0", b"1", b"2", b"3", b"4"]
+            assert await clients[0].take(5) == [Received(TEXT, b"%d" % number) for number in range(5)]
             assert broker.calls[-2:] == ["missed since 0", "missed since 2"]
 
     net.run(test())

@@ -107,6 +107,7 @@ def test_an_end_by_the_client(net: Network, args: Any) -> None:
         await ws.send("before")
         await ws.close(*args)
         told = [await outcome(ws.recv()), await outcome(ws.recv()), await outcome(ws.send("late"))]
+        told += [await outcome(ws.ping("late")), await outcome(ws.pong("late"))]
         await ws.wait_closed()
         return told
 
