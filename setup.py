@@ -5,8 +5,11 @@ Environment switches, each off unless set to 1:
                          "thread": ThreadSanitizer in their place (`make races`)
   PICOWS_DEBUG           assertions and bounds checks on, no optimisation
   PICOWS_TRACE           tells coverage which lines of Cython ran, and leaves the C sources where coverage looks for them
+  PICOWS_QUICK           optimises little: for a build that is tried once (`make mutate`)
   PICOWS_BUILD_EXAMPLES  what tests and examples have in Cython too, which no wheel holds; for a build in place
   PICOWS_FUZZ            only what the native fuzz targets are made of, with counters for libFuzzer; for clang (`make fuzz-native`)
+
+CYTHON_CACHE_DIR is Cython's own: what it names keeps the translated sources, by their contents.
 """
 
 import hashlib
@@ -29,6 +32,7 @@ FUZZ = switched_on("PICOWS_FUZZ")
 SANITIZE = switched_on("PICOWS_SANITIZE")
 DEBUG = switched_on("PICOWS_DEBUG")
 TRACE = switched_on("PICOWS_TRACE")
+QUICK = switched_on("PICOWS_QUICK")
 
 DIRECTIVES = {
     "language_level": 3,
@@ -69,7 +73,7 @@ def compiler_flags(compiler_type):
         return [*WARNINGS, "-O0", "-g", "-UNDEBUG"], []
     if TRACE:
         return ["-O1", "-DCYTHON_TRACE_NOGIL=1"], []
-    return [*WARNINGS, "-O3"], []
+    return [*WARNINGS, "-O1" if QUICK else "-O3"], []
 
 
 def interface(*patterns):
@@ -156,7 +160,13 @@ class BuildChanged(build_ext):
         # there by time stamp, so nothing old may lie in it.
         translated_to = None if TRACE else os.path.join(self.build_temp, "cython")
         shutil.rmtree(translated_to or "", ignore_errors=True)
-        in_c = cythonize(self.extensions, build_dir=translated_to, compiler_directives=DIRECTIVES, force=True)
+        in_c = cythonize(
+            self.extensions,
+            build_dir=translated_to,
+            compiler_directives=DIRECTIVES,
+            cache="CYTHON_CACHE_DIR" in os.environ,
+            force=TRACE,  # nothing is there otherwise, and what is forced is not looked for in the cache
+        )
         for ext, translated in zip(self.extensions, in_c):
             ext.sources = translated.sources
 

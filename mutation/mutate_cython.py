@@ -1,27 +1,34 @@
 """Breaks the compiled modules, one place at a time, and looks whether a test sees it.
 
-    python -m mutation.mutate_cython --count 60 [--seed 7] [--files picows/_core/send.pxi,...] [--only 17]
+    python -m mutation.mutate_cython --count 60 --lines FILE... [--seed 7] [--files picows/_core/send.pxi,...]
 
-A copy of the tree, below build/, is broken, built and tested; the seed chooses where. A break that no test sees is printed, and
-has to get a test, or a place in mutation/same_program.txt, below a sentence why the program is the same.
+A copy of the tree, below build/, is broken, built and tested; the seed chooses where. Most breaks are built at once, and a number
+chooses among them; the others are built one by one. A break is tried by the tests that run its line: --lines names what coverage
+wrote down of them (`make coverage-cython`). A break that no test sees is printed, and has to get a test, or a place in
+mutation/same_program.txt, below a sentence why the program is the same.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from tests.packaging.installation import SOURCES as SOURCES_OF_TESTS
 
+from . import switches
+from .forked import NO_TEST, NOT_SEEN
 from .mutations import Mutation, mutations
+from .tests_of import Tests
 
 ROOT = Path(__file__).parents[1]
 EXPLAINED = Path(__file__).with_name("same_program.txt")
@@ -32,31 +39,9 @@ SOURCES = (
     *("picows/*.pxi", "picows/*/*.pxi"),
 )
 
-# Which tests are about a file, those first that are likely to see a break: by the beginning of its path.
-TESTS = {
-    "picows/_native": "tests/codec tests/messages tests/connection",
-    "picows/_codec": "tests/codec tests/messages tests/connection",
-    "picows/_messages": "tests/messages tests/connection",
-    "picows/_streams": "tests/streams tests/websockets",
-    "picows/_asgi": "tests/uvicorn",
-    "picows/web": "tests/web",
-    "picows/websockets": "tests/websockets",
-    "picows/upgrade": "tests/upgrade tests/connection",
-    "picows/_core/keepalive": "tests/connection/test_keepalive.py tests/connection",
-    "picows/": "tests/connection tests/streams tests/topics",
-}
-BUILD_TIME = 300.0  # seconds
-# Most breaks that hang a test hang many.
-TEST_TIME = 900.0
-
-SEEN, NOT_SEEN, NO_PROGRAM, EXPLAINED_ALREADY = "seen", "NOT SEEN", "does not build", "same program"
-
-
-@dataclasses.dataclass
-class Verdict:
-    mutation: Mutation
-    outcome: str
-    by: str = ""
+BUILD_TIME = 900.0  # seconds
+TEST_TIME_LIMIT = 60  # seconds for one test; most breaks that hang one hang many
+NO_PROGRAM, EXPLAINED_ALREADY = "does not build", "same program"
 
 
 def main() -> int:
@@ -64,59 +49,54 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=40, help="how many places are broken")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--files", default="", help="beginnings of paths, all by default")
-    parser.add_argument("--only", type=int, help="the number of one break of this seed")
-    parser.add_argument("--jobs", default="2", help="processes that test at the same time")
-    parser.add_argument("--json", type=Path, help="where the verdicts are written, one a line")
+    parser.add_argument("--only", type=Path, help="a file with the keys of the breaks to be made")
+    parser.add_argument("--lines", type=Path, nargs="+", required=True, help="the data of coverage, with the contexts of tests")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of tests for each break, as long as they take unbroken")
+    parser.add_argument("--alone", action="store_true", help="also those that need a build of their own")
+    parser.add_argument("--tree", type=Path, default=ROOT / "build" / "mutation")
     arguments = parser.parse_args()
 
-    chosen = choose(arguments.seed, arguments.count, tuple(filter(None, arguments.files.split(","))))
-    print(f"seed {arguments.seed}: {len(chosen)} breaks")
+    chosen = choose(arguments.seed, arguments.count, tuple(filter(None, arguments.files.split(","))), arguments.only)
+    print(f"seed {arguments.seed}: {len(chosen)} breaks", flush=True)
     explained = set(EXPLAINED.read_text(encoding="utf-8").splitlines())
-    tree = copied_tree()
-    check_unbroken(tree, chosen, arguments.jobs)
-    verdicts = []
-    for number, mutation in enumerate(chosen):
-        if arguments.only in (None, number):
-            is_explained = mutation.key in explained
-            verdict = Verdict(mutation, EXPLAINED_ALREADY) if is_explained else judge(tree, mutation, arguments.jobs)
-            verdicts.append(verdict)
-            print(f"{number} {verdict.outcome} {verdict.by}\n  {mutation}", flush=True)
-            if arguments.json is not None:
-                with arguments.json.open("a", encoding="utf-8") as output:
-                    told = {"key": mutation.key, "outcome": verdict.outcome, "by": verdict.by}
-                    output.write(json.dumps(told) + "\n")
+    tree = arguments.tree
+    verdicts = [{"key": mutation.key, "outcome": EXPLAINED_ALREADY} for mutation in chosen if mutation.key in explained]
+    numbered = {number: mutation for number, mutation in enumerate(chosen, 1) if mutation.key not in explained}
+    together = built_together(tree, numbered)
+    print(f"{len(together)} of them in one build", flush=True)
+    tests = Tests(arguments.lines)
+    verdicts += tried(tree, {number: numbered[number] for number in sorted(together)}, tests, arguments.seconds)
+    if arguments.alone:
+        copy_tree(tree)
+        for number in sorted(numbered.keys() - together):
+            verdicts += tried_alone(tree, numbered[number], tests, arguments.seconds)
     return summary(verdicts)
 
 
-def choose(seed: int, count: int, beginnings: tuple[str, ...]) -> list[Mutation]:
+def choose(seed: int, count: int, beginnings: tuple[str, ...], only: Path | None) -> list[Mutation]:
     """As many from each file as it has of all that can be broken."""
     files = sorted({path.relative_to(ROOT) for pattern in SOURCES for path in ROOT.glob(pattern)})
     everything = [
-        mutation
-        for path in files
-        if not beginnings or path.as_posix().startswith(beginnings)
-        for mutation in mutations(ROOT, path)
+        mutation for path in files if not beginnings or path.as_posix().startswith(beginnings) for mutation in mutations(ROOT, path)
     ]
+    if only is not None:
+        keys = set(only.read_text(encoding="utf-8").splitlines())
+        return [mutation for mutation in everything if mutation.key in keys]
     return random.Random(seed).sample(everything, min(count, len(everything)))
 
 
-def copied_tree() -> Path:
-    tree = ROOT / "build" / "mutation"
+def copy_tree(tree: Path) -> None:
     tree.mkdir(parents=True, exist_ok=True)
     for name in SOURCES_OF_TESTS:
         source, target = ROOT / name, tree / name
         if source.is_dir():
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.so", "__pycache__"), dirs_exist_ok=True)
         else:
             shutil.copy2(source, target)
-    if not built(tree):
-        raise SystemExit("the tree does not build unbroken")
-    return tree
 
 
 def built(tree: Path) -> bool:
-    environment = {**os.environ, "PICOWS_BUILD_EXAMPLES": "1"}
+    environment = {**os.environ, "PICOWS_BUILD_EXAMPLES": "1", "PICOWS_QUICK": "1"}
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     with (tree / "build.log").open("wb") as log:
         try:
@@ -126,47 +106,73 @@ def built(tree: Path) -> bool:
             return False
 
 
-def judge(tree: Path, mutation: Mutation, jobs: str) -> Verdict:
+def built_together(tree: Path, numbered: dict[int, Mutation]) -> set[int]:
+    """The numbers of those that one build holds: what does not compile this way is left out of it."""
+    left = dict(numbered)
+    while True:
+        copy_tree(tree)
+        together = switches.build_in(tree, left.items())
+        if built(tree):
+            return together
+        failed = failed_in(tree)
+        if not failed:
+            raise SystemExit(f"does not build: {tree / 'build.log'}")
+        for number in failed:
+            left.pop(number, None)
+
+
+def failed_in(tree: Path) -> set[int]:
+    """The numbers in the lines that the compilers complain of."""
+    log = (tree / "build.log").read_text(encoding="utf-8", errors="replace")
+    numbers = set()
+    for name, line in re.findall(r"^(?:\w+: )?(picows/[\w/.]+|[\w/.-]*/picows/[\w/.]+):(\d+):", log, re.MULTILINE):
+        name = name[name.rindex("picows/_native") :] if "picows/_native" in name else name
+        if (tree / name).exists() and not name.endswith(".c"):
+            lines = (tree / name).read_text(encoding="utf-8").split("\n")
+            at = int(line) - 1
+            near = "\n".join(lines[max(0, at - 1) : at + 1])
+            numbers |= {int(number) for number in re.findall(rf"{switches.NUMBER} [!=]= (\d+)", near)}
+    return numbers
+
+
+def tried(tree: Path, numbered: dict[int, Mutation], tests: Tests, seconds: float, unbroken: bool = True) -> list[dict[str, Any]]:
+    asked = [{"number": number, "key": mutation.key, "tests": tests.of(mutation)} for number, mutation in numbered.items()]
+    files = sorted({test.split("::")[0] for entry in asked for test in entry["tests"]})
+    plan, verdicts = tree / "plan.json", tree / "verdicts.json"
+    plan.write_text(
+        json.dumps({"breaks": asked, "seconds": seconds, "unbroken": unbroken, "verdicts": str(verdicts)}), encoding="utf-8"
+    )
+    verdicts.unlink(missing_ok=True)
+    options = ["-q", "-o", f"timeout={TEST_TIME_LIMIT}", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "mutation.forked"]
+    with (tree / "tests.log").open("ab") as log:
+        environment = {**os.environ, "MUTATION_PLAN": str(plan), "PYTHONPATH": str(tree)}
+        subprocess.run(
+            [sys.executable, "-m", "pytest", *options, *files], cwd=tree, env=environment, stdout=log, stderr=log, check=False
+        )
+    told = [json.loads(line) for line in verdicts.read_text(encoding="utf-8").splitlines()] if verdicts.exists() else []
+    by_key = {mutation.key: mutation for mutation in numbered.values()}
+    for verdict in told:
+        verdict["where"] = str(by_key[verdict["key"]])
+    return told
+
+
+def tried_alone(tree: Path, mutation: Mutation, tests: Tests, seconds: float) -> list[dict[str, Any]]:
     whole = (tree / mutation.path).read_text(encoding="utf-8")
     mutation.apply(tree)
     try:
         if not built(tree):
-            return Verdict(mutation, NO_PROGRAM)
-        return Verdict(mutation, *tested(tree, tests_of(mutation.path.as_posix()), jobs))
+            return [{"key": mutation.key, "outcome": NO_PROGRAM}]
+        return tried(tree, {0: mutation}, tests, seconds, unbroken=False)
     finally:
         (tree / mutation.path).write_text(whole, encoding="utf-8")
 
 
-def tests_of(path: str) -> str:
-    return next(tests for beginning, tests in TESTS.items() if path.startswith(beginning))
-
-
-def check_unbroken(tree: Path, chosen: list[Mutation], jobs: str) -> None:
-    """A test that fails without a break would see them all."""
-    for tests in sorted({tests_of(mutation.path.as_posix()) for mutation in chosen}):
-        outcome, by = tested(tree, tests, jobs)
-        if outcome == SEEN:
-            raise SystemExit(f"without any break there is {by} in {tests}")
-
-
-def tested(tree: Path, tests: str, jobs: str) -> tuple[str, str]:
-    command = [sys.executable, "-m", "pytest", "-qx", "-n", jobs, "--dist", "worksteal", "-p", "no:cacheprovider", *tests.split()]
-    try:
-        ended = subprocess.run(command, cwd=tree, capture_output=True, text=True, errors="replace", timeout=TEST_TIME, check=False)
-    except subprocess.TimeoutExpired:
-        return SEEN, "no end"
-    if ended.returncode == 0:
-        return NOT_SEEN, ""
-    told = [line for line in ended.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return SEEN, told[0].split(" - ")[0] if told else ended.stdout.strip()[-100:]
-
-
-def summary(verdicts: list[Verdict]) -> int:
-    for outcome in (SEEN, NO_PROGRAM, EXPLAINED_ALREADY, NOT_SEEN):
-        print(f"{outcome}: {sum(verdict.outcome == outcome for verdict in verdicts)}")
-    survivors = [verdict.mutation for verdict in verdicts if verdict.outcome == NOT_SEEN]
-    for mutation in survivors:
-        print(mutation)
+def summary(verdicts: list[dict[str, Any]]) -> int:
+    for outcome, count in Counter(verdict["outcome"] for verdict in verdicts).items():
+        print(f"{outcome}: {count}")
+    survivors = [verdict for verdict in verdicts if verdict["outcome"] in (NOT_SEEN, NO_TEST)]
+    for verdict in survivors:
+        print(f"{verdict['outcome']}, {verdict['tests']} tests\n  {verdict['where']}")
     return 1 if survivors else 0
 
 

@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-# What is code of a line: strings and comments are covered by blanks of the same length.
-_NO_CODE = re.compile(r"""[bfru]*"(?:[^"\\\n]|\\.)*"|[bfru]*'(?:[^'\\\n]|\\.)*'|\#.*|//.*|/\*.*?\*/""")
+# What is no code of a line, and is covered by blanks of the same length: strings and comments.
+_STRING = r"""[bfru]*"(?:[^"\\\n]|\\.)*"|[bfru]*'(?:[^'\\\n]|\\.)*'"""
+_NO_CODE = re.compile(rf"{_STRING}|\#.*")
+_NO_CODE_IN_C = re.compile(rf"{_STRING}|//.*|/\*.*?\*/")
 _DOCSTRING = re.compile(r'[ru]*"{3}.*?"{3}|/\*.*?\*/', re.DOTALL)
 # Declarations make no program of their own when they are changed; most do not even compile.
 _NO_STATEMENT = re.compile(
@@ -47,6 +49,7 @@ OPERATORS = [
 _NUMBER = re.compile(r"(?<![\w.\[])(\d+)(?![\w.\]])")
 _CONDITION = re.compile(r"^(\s*)(if|elif|while) (.+):\s*$")
 _CALL = re.compile(r"^(\s+)[\w.]+\(.*\)\s*$")
+_FUNCTION = re.compile(r"\s*(?:async |static )?(?:inline )?(?:def|cdef|cpdef|int|void|uint32_t|size_t|ptrdiff_t)\b[^=]*?(\w+)\(")
 _ASSIGNMENT = re.compile(r"^(\s+)[\w.\[\]]+ (?:[-+|&]?=) .+$")
 
 
@@ -56,11 +59,12 @@ class Mutation:
     number: int  # of the line, from 1 on
     old: str
     new: str
+    function: str  # that the line is in
 
     @property
     def key(self) -> str:
         """What stays the same while other lines of the file change."""
-        return f"{self.path.as_posix()}: {self.old.strip()} -> {self.new.strip()}"
+        return f"{self.path.as_posix()} {self.function}: {self.old.strip()} -> {self.new.strip()}"
 
     def __str__(self) -> str:
         return f"{self.path}:{self.number}\n    - {self.old.strip()}\n    + {self.new.strip()}"
@@ -73,16 +77,24 @@ class Mutation:
         file.write_text("\n".join(lines), encoding="utf-8")
 
 
+def code_of(source: str, is_c: bool) -> str:
+    """The same with blanks where there are strings and comments."""
+    source = _DOCSTRING.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), source)
+    no_code = _NO_CODE_IN_C if is_c else _NO_CODE
+    return "\n".join(no_code.sub(lambda match: " " * len(match[0]), line) for line in source.split("\n"))
+
+
 def mutations(root: Path, path: Path) -> Iterator[Mutation]:
     """All that can be broken in a file, in the order of its lines."""
     source = (root / path).read_text(encoding="utf-8")
-    code = _DOCSTRING.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), source)
-    for number, (old, visible) in enumerate(zip(source.split("\n"), code.split("\n")), 1):
-        visible = _NO_CODE.sub(lambda match: " " * len(match[0]), visible)
+    function = ""
+    for number, (old, visible) in enumerate(zip(source.split("\n"), code_of(source, path.suffix == ".h").split("\n")), 1):
+        if (match := _FUNCTION.match(visible)) is not None:
+            function = match[1]
         if visible.strip() and not _NO_STATEMENT.match(visible):
             for new in dict.fromkeys(_broken(old, visible.rstrip(), path.suffix == ".h")):
                 if new != old:
-                    yield Mutation(path, number, old, new)
+                    yield Mutation(path, number, old, new, function)
 
 
 def _broken(old: str, visible: str, is_c: bool) -> Iterator[str]:

@@ -64,7 +64,7 @@ cdef class MessageAssembler:
     cdef MessageStatus check_control(self, Frame* frame) noexcept
     # The largest payload that the next frame may have; no less than that of a control frame.
     cdef size_t room(self) noexcept
-    # The message has been dealt with: nothing keeps its memory.
+    # The message has been dealt with: nothing keeps its memory. To be called before the next feed() if there is an owner.
     cdef void release(self) noexcept
 
     # private

@@ -50,8 +50,6 @@ cdef class MessageAssembler:
         self.payload = frame.payload
         self.size = frame.payload_size
         self.opcode = frame.opcode
-        if self.owner is not None:
-            self.owner = None
         return MESSAGE_READY
 
     cdef MessageStatus check_control(self, Frame* frame) noexcept:

@@ -118,7 +118,7 @@ class PicowsProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         if self.connection is not None:
             self.connection.pause_writing()
-        elif self.drained is None:
+        else:
             self.drained = self.loop.create_future()
 
     def resume_writing(self) -> None:
@@ -280,8 +280,6 @@ class PicowsProtocol(asyncio.Protocol):
 
     def stream_ended(self) -> None:
         """The connection is lost."""
-        if self.lost:
-            return
         self.lost = True
         self.server_state.connections.discard(self)
         self._trace("lost")
@@ -329,7 +327,7 @@ class PicowsProtocol(asyncio.Protocol):
         self.reader = None
         if self.scope:
             self._log_answer(str(int(status)))
-        if not self.lost and not self.transport.is_closing():
+        if not self.transport.is_closing():
             head = self._refusal_head(status, headers, (b"content-length", b"%d" % len(body)))
             self.transport.write(head + body)
         self.stream.end_before(1006)
@@ -394,8 +392,7 @@ class PicowsProtocol(asyncio.Protocol):
     def _close_transport(self) -> None:
         """There was no upgrade; what was written goes out first."""
         self.transport.close()
-        if not self.lost:
-            self._limit_closing()
+        self._limit_closing()
 
     def _limit_closing(self) -> None:
         if self.timer is None:

@@ -50,7 +50,7 @@ cdef int disconnect(Connection connection, bint graceful) except -1:
     start_linger(connection)
     if not connection.over_tls:
         connection.last_received = connection.linger_since
-    return linger(connection)
+    return linger(connection, connection.linger_since)
 
 
 cdef int read_on(Connection connection) except -1:
@@ -100,13 +100,14 @@ cdef int stream_ended(Connection connection) except -1:
 
 
 cdef int start_linger(Connection connection) except -1:
-    connection.linger_since = connection.linger_tick = monotonic()
+    connection.linger_since = monotonic()
     connection.linger_unsent = unsent(connection)
     return 0
 
 
 cdef int set_linger_timer(Connection connection) except -1:
     cancel_timer(connection)
+    connection.linger_tick = monotonic()
     connection.timer = connection.loop.call_later(linger_interval(connection), linger_timer_due, connection)
     return 0
 
@@ -122,7 +123,6 @@ cdef bint loop_stood_still(Connection connection, double now) noexcept:
     a loop that is always late ends its connections, too.
     """
     cdef double late = now - connection.linger_tick - linger_interval(connection)
-    connection.linger_tick = now
     connection.linger_stalled = late >= LINGER_STALL and not connection.linger_stalled
     if connection.linger_stalled:
         connection.linger_since += late
@@ -130,22 +130,30 @@ cdef bint loop_stood_still(Connection connection, double now) noexcept:
     return connection.linger_stalled
 
 
-def linger_timer_due(Connection connection not None):
+def linger_timer_due(Connection connection not None, bint has_read=False):
+    cdef double now = connection.linger_tick
+    if not has_read:
+        now = monotonic()
+        if loop_stood_still(connection, now):
+            set_linger_timer(connection)
+            return
+        if now - connection.linger_tick - linger_interval(connection) >= LINGER_STALL:
+            # Late every time, so it is judged all the same; but by what lay in the kernel meanwhile, too.
+            connection.linger_tick = now
+            connection.timer = OneMoreTurn(connection, linger_timer_due)
+            return
     connection.timer = None
-    linger(connection)
+    linger(connection, now)
 
 
-cdef int linger(Connection connection) except -1:
+cdef int linger(Connection connection, double now) except -1:
     """Called from time to time until the connection is lost."""
     cdef:
-        double now = monotonic()
         double silence
         bint may_close
         Py_ssize_t left
     if connection.state == STATE_CLOSED:
         return 0
-    if loop_stood_still(connection, now):
-        return set_linger_timer(connection)
     underlying = connection.transport.underlying_transport
     left = unsent(connection)
     if left <= connection.linger_unsent - LINGER_STEP or (left == 0 and connection.linger_unsent > 0):

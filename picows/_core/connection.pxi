@@ -87,7 +87,7 @@ cdef class Connection:
         double close_reply_since    # since when auto ping waits for the peer's CLOSE, 0: it does not
         double stall_since          # the silence within a frame counts from here at the earliest: reading was paused
         double linger_since         # since when the linger time counts
-        double linger_tick          # when it was looked at last
+        double linger_tick          # when its timer was set, or came too late to judge
         Py_ssize_t linger_unsent    # what the peer had not acknowledged then
         # figures, which stats.pxi shows
         uint64_t frames_sent

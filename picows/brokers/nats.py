@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +28,9 @@ RETRY_DELAY = 0.2  # seconds between attempts to reconnect
 BATCH = 500  # stored messages that are fetched at once
 FETCH_TIMEOUT = 2.0  # seconds
 MAX_STORED = 1_000_000  # messages in a stream that is created here
+
+_AWAY = (nats.errors.Error, OSError, asyncio.TimeoutError)
+_REFUSED = re.compile('permissions violation for (publish|subscription) to "(.*)"')  # as the client has it, in lower case
 
 
 class NATSBroker:
@@ -67,37 +71,58 @@ class NATSBroker:
         restored: Callable[[], None],
     ) -> None:
         self._receive, self._interrupted, self._restored = receive, interrupted, restored
-        self._client = Client()
-        self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._refused: set[tuple[str, str]] = set()  # "publish" or "subscription", and the subject in lower case
+        self._renewing: asyncio.Task[None] | None = None
+        self._client: Any = None
         self._closing = False
-        connecting = self._client.connect(
+        try:
+            await self._connect()
+            if self.stores:
+                await self._prepare_stream()
+        except (*_AWAY, WSBrokerError) as error:
+            self._closing = True
+            if self._client is not None:
+                await self._client.close()
+            if isinstance(error, WSBrokerError):
+                raise
+            raise WSBrokerError(f"NATS at {self._places} cannot be used: {error!r}") from None
+        self._outbox = Outbox(self._send)
+        self._outbox.set_up(True)
+
+    async def _connect(self) -> None:
+        client = Client()
+
+        def unless_replaced(callback: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+            async def call() -> None:
+                if client is self._client and not self._closing:
+                    await callback()
+
+            return call
+
+        connecting = client.connect(
             self._servers,
             name="picows",
             error_cb=self._on_error,
-            disconnected_cb=self._on_disconnected,
-            reconnected_cb=self._on_reconnected,
+            disconnected_cb=unless_replaced(self._on_disconnected),
+            reconnected_cb=unless_replaced(self._on_reconnected),
+            closed_cb=unless_replaced(self._on_closed),
             max_reconnect_attempts=-1,
             reconnect_time_wait=RETRY_DELAY,  # type: ignore[arg-type]
             ping_interval=PING_INTERVAL,
         )
         try:
             await asyncio.wait_for(connecting, CONNECT_TIMEOUT)
-            self._js = self._client.jetstream()
-            if self.stores:
-                await self._prepare_stream()
-        except (nats.errors.Error, OSError, asyncio.TimeoutError) as error:
-            self._closing = True
-            await self._client.close()
-            raise WSBrokerError(f"NATS at {self._places} cannot be used: {error!r}") from None
-        except WSBrokerError:
-            self._closing = True
-            await self._client.close()
+        except BaseException:
+            await client.close()
             raise
-        self._outbox = Outbox(self._send)
-        self._outbox.set_up(True)
+        self._client, self._js = client, client.jetstream()
+        self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def close(self) -> None:
         self._closing = True
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
         await self._outbox.close()
         try:
             await self._client.close()
@@ -113,17 +138,24 @@ class NATSBroker:
         await self._outbox.put((self._prefix + topic, data), timeout)
 
     async def subscribe(self, topic: str) -> str | None:
+        asked = "subscription", (self._live + topic).lower()
+        self._refused.discard(asked)
+        try:
+            self._subscriptions[topic] = await self._take(topic)
+            await self._confirmation()
+            if asked in self._refused:
+                raise nats.errors.Error("the server does not permit it")
+            return str(await self._last(topic)) if self.stores else None
+        except _AWAY as error:
+            await self.unsubscribe(topic)
+            raise WSBrokerError(f"NATS at {self._places} has not confirmed the subscription: {error!r}") from None
+
+    async def _take(self, topic: str) -> Any:
         async def take(message: Any) -> None:
             headers = message.headers
             self._receive(topic, message.data, headers["Nats-Sequence"] if self.stores and headers else None)
 
-        try:
-            self._subscriptions[topic] = await self._client.subscribe(self._live + topic, cb=take)
-            await self._client.flush()
-            return str(await self._last(topic)) if self.stores else None
-        except (nats.errors.Error, OSError, asyncio.TimeoutError) as error:
-            await self.unsubscribe(topic)
-            raise WSBrokerError(f"NATS at {self._places} has not confirmed the subscription: {error!r}") from None
+        return await self._client.subscribe(self._live + topic, cb=take)
 
     async def unsubscribe(self, topic: str) -> None:
         subscription = self._subscriptions.pop(topic, None)
@@ -156,7 +188,7 @@ class NATSBroker:
                     at = message.metadata.sequence.stream
                     yield str(at), message.data
                 last = max(last, await self._check_stored(topic, at))
-        except (nats.errors.Error, OSError, asyncio.TimeoutError) as error:
+        except _AWAY as error:
             raise WSBrokerError(f"NATS at {self._places} is away: {error!r}") from None
         finally:
             if consumer is not None and not self._closing:
@@ -217,8 +249,9 @@ class NATSBroker:
             confirmed = [await self._js.publish_async(subject, data) for subject, data in batch]
         else:
             for subject, data in batch:
+                self._refused.discard(("publish", subject.lower()))
                 await self._client.publish(subject, data)
-            confirmed = [self._client.flush(CONFIRM_TIMEOUT)]  # type: ignore[arg-type]
+            confirmed = [self._confirmation()]
         waiting: asyncio.Future[Any] = asyncio.gather(*confirmed, return_exceptions=True)
         either: list[asyncio.Future[Any]] = [waiting, self._lost]
         await asyncio.wait(either, timeout=CONFIRM_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
@@ -230,11 +263,23 @@ class NATSBroker:
         outcome = [
             WSBrokerError(repr(answer)) if isinstance(answer, BaseException) else None for answer in waiting.result()
         ]
-        return outcome if self.stores else outcome * len(batch)
+        if self.stores:
+            return outcome
+        refused = [("publish", subject.lower()) in self._refused for subject, _ in batch]
+        return [WSBrokerError("the server does not permit it") if each else outcome[0] for each in refused]
+
+    async def _confirmation(self) -> None:
+        """The server has taken all that was sent. The PING of flush() overtakes what the client has not written yet."""
+        written: asyncio.Future[Any] = asyncio.ensure_future(self._client._flush_pending(force_flush=True))
+        either: list[asyncio.Future[Any]] = [written, self._lost]
+        await asyncio.wait(either, timeout=CONFIRM_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        if written.done():
+            await self._client.flush(CONFIRM_TIMEOUT)
+        written.cancel()
+        if not written.done() or self._client.is_closed:  # an error of the server, with the answer to the PING behind it
+            raise nats.errors.ConnectionClosedError
 
     async def _on_disconnected(self) -> None:
-        if self._closing:
-            return
         _logger.warning("the connection to NATS at %s was lost", self._places)
         if not self._lost.done():
             self._lost.set_result(None)
@@ -242,20 +287,45 @@ class NATSBroker:
         self._interrupted()
 
     async def _on_reconnected(self) -> None:
-        while self.stores and not self._closing:
+        """The client cancels this when the connection is lost again, or closed."""
+        while self.stores:
             try:
                 await self._js.stream_info(self._stream)
                 break
             except (nats.errors.Error, asyncio.TimeoutError):
                 await asyncio.sleep(RETRY_DELAY)  # a server that has just begun has no streams yet
-        if self._closing or not self._client.is_connected:
-            return
         _logger.warning("NATS at %s is back, %d subscriptions restored", self._places, len(self._subscriptions))
         self._lost = asyncio.get_running_loop().create_future()
         self._outbox.set_up(True)
         self._restored()
 
+    async def _on_closed(self) -> None:
+        """The client does this by itself on some errors of the server: too many subscriptions, a user that has expired."""
+        if self._renewing is None:
+            self._renewing = asyncio.get_running_loop().create_task(self._renew())
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RETRY_DELAY)
+            try:
+                await self._connect()
+                for topic, old in list(self._subscriptions.items()):
+                    new = await self._take(topic)
+                    if self._subscriptions.get(topic) is old:
+                        self._subscriptions[topic] = new
+                    else:
+                        await new.unsubscribe()
+                await self._confirmation()
+                break
+            except _AWAY as error:
+                _logger.info("NATS at %s is still away: %r", self._places, error)
+                await self._client.close()
+        self._renewing = None
+        await self._on_reconnected()
+
     async def _on_error(self, error: Exception) -> None:
+        if refused := _REFUSED.search(str(error)):
+            self._refused.add((refused[1], refused[2]))
         # Which a user should see: messages that were received and dropped.
         if isinstance(error, nats.errors.SlowConsumerError):
             _logger.error("messages on %s were dropped: this process is too slow", error.subject)

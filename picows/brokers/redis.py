@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from ..arguments import check_int
 from ..errors import WSBrokerError, WSPositionError
@@ -181,7 +181,7 @@ class RedisBroker:
     async def _connect(self) -> set[str]:
         """A connection that listens; the channels that it has asked for."""
         # The first one is nobody's: without any the connection would not be read.
-        asked = {self._prefix + "*", *self._channels}
+        asked = {self._prefix + "*", *(channel for channel, confirmed in self._channels.items() if confirmed.done())}
         self._pubsub: Any = self._client.pubsub()  # its annotations are not the same in all versions
         await self._pubsub.subscribe(*asked)
         # Those of the pool were lost with the old one.
@@ -194,13 +194,18 @@ class RedisBroker:
             try:
                 asked = False
                 while True:
-                    message = await self._pubsub.get_message(timeout=ANSWER_TIMEOUT)
+                    try:
+                        message = await self._pubsub.get_message(timeout=ANSWER_TIMEOUT)
+                    except NoPermissionError as error:
+                        asked = False
+                        self._refuse(error)
+                        continue
                     if message is not None:
                         asked = False
                         self._take(message)
-                    elif asked:
+                    elif asked:  # pragma: no cover - as the next one
                         raise OSError("it does not answer")
-                    else:
+                    else:  # pragma: no cover - tests do it, but the turn of a time-out is not told (CPython 3.11)
                         asked = True
                         await self._pubsub.ping()
             except (RedisError, OSError) as error:
@@ -224,20 +229,40 @@ class RedisBroker:
                 left = set(asked)
                 while left:
                     message = await self._pubsub.get_message(timeout=ANSWER_TIMEOUT)
-                    if message is None:
+                    if message is None:  # pragma: no cover - as in _listen
                         raise OSError("it does not answer")
-                    if message["type"] == "subscribe":
-                        left.discard(message["channel"].decode())
+                    left.discard(message["channel"].decode())  # nothing else comes before they are all confirmed
                     self._take(message)
-                if gone := asked - {self._prefix + "*", *self._channels}:
-                    await self._pubsub.unsubscribe(*gone)
+                await self._ask_for_changes(asked)
                 self._up = True  # from here on each call asks for itself
-                if late := [channel for channel, confirmed in self._channels.items() if not confirmed.done()]:
-                    await self._pubsub.subscribe(*late)
                 return
             except (RedisError, OSError) as error:
-                self._up = False
                 _logger.info("Redis at %s is still away: %s", self._place, error)
+
+    async def _ask_for_changes(self, asked: set[str]) -> None:
+        """What was subscribed to and unsubscribed from while Redis was away, and while this asks."""
+        waiting: set[asyncio.Future[None]] = set()
+        while True:
+            gone = asked - {self._prefix + "*", *self._channels}
+            late = {channel: confirmed for channel, confirmed in self._unconfirmed() if confirmed not in waiting}
+            if not gone and not late:
+                return
+            if gone:
+                await self._pubsub.unsubscribe(*gone)
+            asked = asked - gone | late.keys()
+            waiting.update(late.values())
+            for channel in late:  # one by one: what is forbidden would take the others with it
+                await self._pubsub.subscribe(channel)
+
+    def _unconfirmed(self) -> list[tuple[str, asyncio.Future[None]]]:
+        return [(channel, confirmed) for channel, confirmed in self._channels.items() if not confirmed.done()]
+
+    def _refuse(self, error: NoPermissionError) -> None:
+        """A rule of the server forbids a channel. It does not say which: its answers have the order of what was asked."""
+        unconfirmed = self._unconfirmed()
+        if not unconfirmed:
+            raise error
+        unconfirmed[0][1].set_exception(error)
 
     def _take(self, message: Any) -> None:
         if message["type"] not in ("subscribe", "message"):

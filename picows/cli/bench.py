@@ -7,7 +7,9 @@ import asyncio
 import math
 import os
 import sys
+from bisect import bisect_left
 from collections import Counter, deque
+from itertools import accumulate
 from time import perf_counter
 
 from .. import WSFrame, WSListener, WSMsgType, WSTransport
@@ -23,7 +25,7 @@ STEP = math.log(1.02)
 
 
 class Histogram:
-    """How often each latency came, in seconds."""
+    """How often each latency came, in seconds. It can be read once it has one."""
 
     def __init__(self) -> None:
         self.total: int = 0
@@ -38,20 +40,16 @@ class Histogram:
 
     def percentile(self, share: float) -> float:
         """What `share` of all, from 0 to 1, have not exceeded."""
-        seen = 0
-        for step, count in sorted(self._counts.items()):
-            seen += count
-            if seen >= share * self.total:
-                return min(math.exp(step * STEP), self.maximum)
-        return self.maximum
+        steps = sorted(self._counts)
+        seen = list(accumulate(self._counts[step] for step in steps))
+        step = steps[bisect_left(seen, share * self.total)]
+        return min(math.exp(step * STEP), self.maximum)
 
     def lines(self) -> list[str]:
         """A bar for each doubling of the latency."""
         rows: Counter[int] = Counter()
         for step, count in self._counts.items():
             rows[math.ceil(step * STEP / math.log(2))] += count
-        if not rows:
-            return []
         most = max(rows.values())
         return [
             f"{_milliseconds(2.0**row):>14}  {'#' * math.ceil(BAR * rows[row] / most):<{BAR}} {rows[row]:,}"

@@ -74,17 +74,19 @@ async def _talk(
     """Send what is typed or piped in, until that ends."""
     if not options.listen:
         interactive = is_terminal(sys.stdin) and is_terminal(sys.stdout)
-        async for line in typed_lines(screen) if interactive else lines_of_stdin():
+        lines = typed_lines(screen) if interactive else lines_of_stdin()
+        async for line in lines:
             if not interactive:
                 transport.send(WSMsgType.TEXT, line)
-            elif not await _obey(line, transport, screen):
+            elif not _obey(line, transport, screen):
+                await lines.aclose()  # the terminal is as it was before
                 return
             await transport.drain()
     if options.listen or options.count is not None:
         await session.enough.wait()
 
 
-async def _obey(line: str, transport: WSTransport, screen: Screen) -> bool:
+def _obey(line: str, transport: WSTransport, screen: Screen) -> bool:
     """Do what one line asks for; whether there is more to be done."""
     command, _, rest = line.partition(" ")
     try:
@@ -96,7 +98,7 @@ async def _obey(line: str, transport: WSTransport, screen: Screen) -> bool:
             transport.send(WSMsgType.BINARY, bytes.fromhex(rest))
         elif command == "/close":
             code, _, reason = rest.strip().partition(" ")
-            await transport.close(int(code or 1000), reason or None)
+            transport.send_close(int(code or 1000), reason or None)
             return False
         elif command == "/help":
             screen.note(HELP)
@@ -123,8 +125,6 @@ class Session(WSListener):
             self._message(frame.get_payload_as_bytes().hex(" "))
         elif frame.msg_type == WSMsgType.PONG:
             self._screen.note("pong" + _quoted(frame.get_payload_as_bytes()))
-        elif frame.msg_type == WSMsgType.PING:
-            self._screen.note("ping" + _quoted(frame.get_payload_as_bytes()))
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.enough.set()

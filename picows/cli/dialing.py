@@ -49,8 +49,5 @@ def tls_context(options: argparse.Namespace) -> ssl.SSLContext | None:
 
 def peer_of(transport: WSTransport) -> str:
     """The address at the other end, as people write it."""
-    peer = transport.underlying_transport.get_extra_info("peername")
-    if isinstance(peer, tuple):
-        host, port = peer[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return str(peer or "unknown")
+    host, port = transport.underlying_transport.get_extra_info("peername")[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from .terminal import Screen
 PROMPT = "> "
 
 
-async def lines_of_stdin() -> AsyncIterator[str]:
+async def lines_of_stdin() -> AsyncGenerator[str, None]:
     """The lines of the standard input, without their ends.
 
     A thread reads them: only so files, pipes and terminals can all be waited for. It is no further
@@ -52,7 +52,7 @@ def _raw_lines(fd: int) -> Iterator[bytes]:
         yield rest
 
 
-async def typed_lines(screen: Screen) -> AsyncIterator[str]:
+async def typed_lines(screen: Screen) -> AsyncGenerator[str, None]:
     """What is typed at a prompt, until Ctrl+D. What is printed meanwhile appears above it.
 
     By prompt_toolkit, where it is installed; else line by line, as the terminal itself has it.

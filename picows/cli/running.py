@@ -32,7 +32,11 @@ def run(
     The signals cancel it. One that ends well all the same, as a server does, decides on the code
     itself.
     """
-    loop = new_event_loop(options.loop)
+    try:
+        loop = new_event_loop(options.loop)
+    except ImportError:
+        main.close()
+        return fail("--loop uvloop: uvloop is not installed")
     signals: list[int] = []
     try:
         asyncio.set_event_loop(loop)
@@ -43,17 +47,15 @@ def run(
             return loop.run_until_complete(task)
         except asyncio.CancelledError:
             return 128 + signals[0] if signals else 1
-        except asyncio.TimeoutError as error:
-            return fail(error or "timed out")
-        except (OSError, WSError, ProxyError, ValueError) as error:
+        except BrokenPipeError:
+            # Whoever reads our output has gone. Nothing of it may be written at exit either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except (OSError, asyncio.TimeoutError, WSError, ProxyError, ValueError) as error:
             return fail(error)
         finally:
             loop.run_until_complete(_end_tasks())
             loop.run_until_complete(loop.shutdown_asyncgens())
-    except BrokenPipeError:
-        # Whoever reads our output has gone. Nothing of it may be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     finally:
         asyncio.set_event_loop(None)
         loop.close()
@@ -80,13 +82,17 @@ def _cancel_on(
 
 
 def new_event_loop(name: str) -> asyncio.AbstractEventLoop:
-    if name != "asyncio":
-        try:
-            import uvloop
-        except ImportError:
-            if name == "uvloop":
-                raise SystemExit(fail("--loop uvloop: uvloop is not installed")) from None
-        else:
-            loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-            return loop
-    return asyncio.new_event_loop()
+    """The event loop that ``--loop`` names.
+
+    :raises ImportError: uvloop is wanted, and not installed
+    """
+    if name == "asyncio":
+        return asyncio.new_event_loop()
+    try:
+        import uvloop
+    except ImportError:
+        if name == "uvloop":
+            raise
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop

@@ -149,19 +149,21 @@ class Workers:
                 if not self._options.reload:
                     return fail("a worker could not start")
                 print("picows: waiting for a change", file=sys.stderr, flush=True)
-            tasks = [asyncio.ensure_future(self._keep(place)) for place in range(len(self._workers))]
-            tasks.append(asyncio.ensure_future(self._renew_on_demand()))
-            if self._options.reload:
-                tasks.append(asyncio.ensure_future(self._watch_files(stamps)))
+            duties = [self._renew_on_demand()]
+            if self._options.reload:  # a worker that has died waits for a change
+                duties.append(self._watch_files(stamps))
+            else:
+                duties += map(self._keep, range(len(self._workers)))
+            tasks = [asyncio.ensure_future(duty) for duty in duties]
             await asyncio.gather(*tasks)
-            return 0
         except asyncio.CancelledError:
-            return 0
+            pass
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*(worker.stop() for worker in self._workers + self._leaving))
             loop.remove_signal_handler(signal.SIGHUP)
+        return 0
 
     async def _keep(self, place: int) -> None:
         """Replace the worker of a place when it dies."""
@@ -170,18 +172,11 @@ class Workers:
             await worker.ended()
             if worker is not self._workers[place]:
                 continue  # it was replaced
-            if self._options.reload:
-                await self._wait_for_another(place, worker)
-                continue
             print("picows: a worker has died, starting another", file=sys.stderr, flush=True)
             await worker.stop()
             self._workers[place] = Worker(self._options, self._socket)
             if not await self._workers[place].ready():
                 await asyncio.sleep(1)  # one that always dies at once
-
-    async def _wait_for_another(self, place: int, worker: Worker) -> None:
-        while worker is self._workers[place]:
-            await asyncio.sleep(LOOK_AT_FILES)
 
     async def _renew_on_demand(self) -> None:
         while True:

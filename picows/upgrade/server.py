@@ -157,6 +157,8 @@ class RequestReader:
         if not end:
             self._raw = received[:limit]
             self._check_lines()
+            if self._checked and not _PART_OF_FIELD_LINE.fullmatch(self._raw, self._checked):
+                self._refuse_head(400, BAD_FIELD_LINE)
             if len(received) >= limit:
                 part = "headers are" if self._checked else "request line is"
                 self._refuse_head(431, f"the {part} over {limit} bytes")
@@ -182,7 +184,7 @@ class RequestReader:
         return True
 
     def _check_lines(self) -> None:
-        """Refuse what is wrong in the lines that there are.
+        """Refuse a wrong request line, and too many whole lines behind it.
 
         What is reported depends on the bytes alone, not on how they were cut into pieces.
         """
@@ -195,8 +197,6 @@ class RequestReader:
         self._count += len(fields)
         if self._count > MAX_HEADERS:
             self._refuse_head(431, f"there are more than {MAX_HEADERS} headers")
-        if not _PART_OF_FIELD_LINE.fullmatch(raw, self._checked):
-            self._refuse_head(400, BAD_FIELD_LINE)
 
     def _check_request_line(self) -> int:
         """Check as much of the request line as there is; the size of a whole one, otherwise 0."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from http import HTTPStatus
@@ -133,9 +134,8 @@ class Serving:
             loop.add_signal_handler(signum, serving.cancel)
         for sock in server.sockets:
             print(f"Listening on {url_of(sock.getsockname(), options.get('ssl'))}", flush=True)
-        await asyncio.wait([serving])
-        if not serving.cancelled():
-            serving.result()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
         await self._end_handlers()
 
     async def _end_handlers(self) -> None:

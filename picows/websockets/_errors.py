@@ -11,7 +11,6 @@ from ..errors import (
     WSInvalidHeaderError,
     WSInvalidStatusError,
     WSInvalidUpgradeError,
-    WSInvalidURL,
 )
 from ..proxy import UnreachableByProxy
 from ..upgrade import WSUpgradeResponse
@@ -21,7 +20,6 @@ from .exceptions import (
     InvalidHeader,
     InvalidHeaderValue,
     InvalidMessage,
-    InvalidProxy,
     InvalidProxyMessage,
     InvalidProxyStatus,
     InvalidStatus,
@@ -77,10 +75,8 @@ def from_lost_connection(error: ConnectionError) -> InvalidMessage:
 
 def from_proxy(error: Exception, proxy: str | None) -> Exception:
     """What dialling raised: of the proxy, or the system's, which is left as it is."""
-    if isinstance(error, WSInvalidURL):
-        converted: Exception = InvalidProxy(error.url, error.msg)
-    elif isinstance(error, UnreachableByProxy):
-        converted = ProxyError(str(error))
+    if isinstance(error, UnreachableByProxy):
+        converted: Exception = ProxyError(str(error))
     elif not isinstance(error, AnyProxyError):
         return error
     elif proxy is None or not proxy.startswith("http"):

@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typing_extensions import Self
 
+from picows import WSMsgType, WSTopics
+from tests.connection.networks import Network, subscribers
 from tests.ports import free_port
 
 USER, PASSWORD = "someone", "secret-of-the-tests"
@@ -41,6 +43,13 @@ class Server:
                 return
             assert self.process.returncode is None, self.command
             await asyncio.sleep(0.01)
+
+    def configure(self, text: str) -> None:
+        """Start NATS by a file of settings, in place of one user who may do everything."""
+        at = self.command.index("--user")
+        file = Path(self.command[self.command.index("-sd") + 1]) / "nats.conf"
+        file.write_text(text)
+        self.command[at : at + 4] = ["-c", str(file)]
 
     async def kill(self) -> None:
         if self.process is not None:
@@ -110,6 +119,8 @@ class Relay:
         self.first_flows.set()
         self.flows = asyncio.Event()  # what it says on every connection
         self.flows.set()
+        self.withheld = b"no such word"  # what has it does not arrive
+        self.asked = b""  # what its clients have said
 
     async def mend(self) -> None:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
@@ -135,15 +146,46 @@ class Relay:
         back = self._copy(there, writer, self.flows, *[self.first_flows] * (not self._writers))
         self._writers += [writer, to]
         self.connected.set()
-        for copying in (self._copy(reader, to), back):
+        for copying in (self._copy(reader, to, asked=True), back):
             task = asyncio.ensure_future(copying)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *flows: asyncio.Event) -> None:
+    def say(self, data: bytes) -> None:
+        """Say something to the first client as if it came from the server."""
+        self._writers[0].write(data)
+
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *flows: asyncio.Event, asked: bool = False
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
+                if self.withheld in data:
+                    continue
+                if asked:
+                    self.asked += data
                 for each in flows:
                     await each.wait()
                 writer.write(data)
         writer.close()
+
+
+@contextlib.asynccontextmanager
+async def process(net: Network, kind: str, folder: Path) -> AsyncIterator[Any]:
+    """A server, topics that are connected to it, and a connection to nobody in particular."""
+    async with server_of(kind, folder) as server, subscribers(net, 1) as (clients, servers), WSTopics(server.broker()) as topics:
+        yield server, topics, clients, servers
+
+
+@contextlib.asynccontextmanager
+async def relayed(net: Network, kind: str, folder: Path) -> AsyncIterator[Any]:
+    """The same with what stands between the server and the topics."""
+    async with server_of(kind, folder) as server, Relay(server.port) as relay, subscribers(net, 1) as (clients, servers):
+        topics = WSTopics(server.broker(relay.port))
+        async with topics:
+            yield relay, topics, clients, servers
+
+
+async def publish_all(topics: WSTopics, topic: str, payloads: Any, **options: Any) -> list[Any]:
+    calls: Any = (topics.publish(topic, WSMsgType.TEXT, str(each), **options) for each in payloads)
+    return await asyncio.gather(*calls, return_exceptions=True)

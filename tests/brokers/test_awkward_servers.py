@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,23 +14,11 @@ import pytest
 
 from picows import WSBrokerError, WSMsgType, WSTopics
 from picows.errors import WSPositionError
-from tests.brokers.servers import PLAIN, STORES, Relay, Server, server_of
+from tests.brokers.servers import PASSWORD, PLAIN, STORES, USER, Relay, Server, process, publish_all, server_of
 from tests.connection.networks import Network, subscribers, transports
 
 TEXT = WSMsgType.TEXT
 REDIS = ["redis", "redis-streams"]
-
-
-@contextlib.asynccontextmanager
-async def process(net: Network, kind: str, folder: Path) -> AsyncIterator[Any]:
-    """A server, topics that are connected to it, and a connection to nobody in particular."""
-    async with server_of(kind, folder) as server, subscribers(net, 1) as (clients, servers), WSTopics(server.broker()) as topics:
-        yield server, topics, clients, servers
-
-
-async def publish_all(topics: WSTopics, topic: str, payloads: Any, **options: Any) -> list[Any]:
-    calls: Any = (topics.publish(topic, TEXT, str(each), **options) for each in payloads)
-    return await asyncio.gather(*calls, return_exceptions=True)
 
 
 async def until_nobody_listens(topics: Any, kind: str, topic: str) -> None:
@@ -72,6 +60,7 @@ def test_a_server_that_hangs(
             await topics.subscribe(servers[0].transport, "a")
             assert await topics.publish("a", TEXT, "one") == 1
             server.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, server.process.pid, os.WSTOPPED | os.WNOWAIT)  # a moment may pass, in which it still answers
             try:
                 with pytest.raises(WSBrokerError):
                     await asyncio.wait_for(topics.publish("b", TEXT, "not confirmed", timeout=None), 10)
@@ -153,6 +142,104 @@ def test_what_is_asked_while_the_connection_comes_back(
                     await here.publish(topic, TEXT, topic)
                 assert await clients[1].payload() == b"late"
                 assert {await clients[0].payload() for _ in range(2)} == {b"stays", b"goes.and.comes"}
+
+    net.run(test())
+
+
+@pytest.mark.parametrize("kind", REDIS)
+def test_a_topic_that_redis_forbids_is_refused_alone(
+    net: Network, kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether it is asked for on a connection that stands, or while it is away."""
+
+    async def test() -> None:
+        async with server_of(kind, tmp_path) as server, subscribers(net, 1) as (clients, servers):
+            relay, transport = Relay(server.port), servers[0].transport
+            limited = server.broker(relay.port)
+            limited._url = limited._url.replace("redis://:", "redis://limited:")
+            async with relay, WSTopics(server.broker()) as free:
+                rules = ["on", f">{PASSWORD}", "~*", "+@all", "resetchannels", "&picows:[*]", "&picows:allowed*"]
+                await free._broker._client.execute_command("ACL", "SETUSER", "limited", *rules)
+                async with WSTopics(limited) as topics:
+                    for number, away in enumerate((False, True)):
+                        if away:
+                            await relay.cut()
+                            while topics._broker_there.is_set():
+                                await asyncio.sleep(0.01)
+                        names = [f"allowed.{number}", f"forbidden.{number}", f"allowed.{number}.too"]
+                        asked = [asyncio.ensure_future(topics.subscribe(transport, name)) for name in names]
+                        if away:
+                            await asyncio.sleep(0)
+                            await relay.mend()
+                        outcome = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 10)
+                        assert [isinstance(each, WSBrokerError) for each in outcome] == [False, True, False]
+                        assert "no permissions" in str(outcome[1])
+                        for name in ("allowed.0", f"allowed.{number}.too"):
+                            await free.publish(name, TEXT, name)
+                            assert await clients[0].payload() == name.encode()
+
+    net.run(test())
+    assert caplog.text.count("was lost") == 1
+
+
+NATS_USER = f'user: {USER}, password: "{PASSWORD}"'
+
+
+def test_what_nats_forbids_is_refused_alone(net: Network, tmp_path: Path) -> None:
+    async def test() -> None:
+        server = server_of("nats", tmp_path)
+        server.configure(f"""authorization {{ users: [{{ {NATS_USER}, permissions: {{
+            subscribe: {{ deny: picows.Forbidden }}, publish: {{ deny: picows.Silent }} }} }}] }}""")
+        async with server, subscribers(net, 1) as (clients, servers), WSTopics(server.broker()) as topics:
+            asked = [topics.subscribe(servers[0].transport, name) for name in ("first", "Forbidden", "last")]
+            first, refused, last = await asyncio.gather(*asked, return_exceptions=True)
+            assert (first, last) == (None, None)
+            assert isinstance(refused, WSBrokerError)
+            assert "does not permit" in str(refused)
+            sent = [topics.publish(name, TEXT, name) for name in ("first", "Silent", "last")]
+            first, refused, last = await asyncio.gather(*sent, return_exceptions=True)
+            assert (first, last) == (1, 1)
+            assert isinstance(refused, WSBrokerError)
+            assert "does not permit" in str(refused)
+            assert [await clients[0].payload() for _ in range(2)] == [b"first", b"last"]
+
+    net.run(test())
+
+
+def test_one_subscription_too_many_takes_the_others_for_a_moment_only(
+    net: Network, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client of NATS closes itself for good."""
+
+    async def test() -> None:
+        server, names = server_of("nats", tmp_path), ["one", "two", "three", "four"]
+        server.configure(f"max_subscriptions: 4\nauthorization {{ {NATS_USER} }}")
+        async with server, subscribers(net, 1) as (clients, servers), WSTopics(server.broker()) as topics:
+            for name in names:
+                await topics.subscribe(servers[0].transport, name)
+            with pytest.raises(WSBrokerError, match="has not confirmed"):
+                await topics.subscribe(servers[0].transport, "five")
+            for name in names:
+                await topics.publish(name, TEXT, name, timeout=10)
+                assert await clients[0].payload() == name.encode()
+            topics.unsubscribe(servers[0].transport, names[0])
+            await topics.subscribe(servers[0].transport, "other")
+            await topics.publish("other", TEXT, "here")
+            assert await clients[0].payload() == b"here"
+
+    net.run(test())
+    assert "is back" in caplog.text
+
+
+def test_a_confirmation_of_nats_is_asked_for_behind_what_it_confirms(net: Network, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with server_of("nats", tmp_path) as server, subscribers(net, 1) as (_, servers):
+            relay = Relay(server.port)
+            async with relay, WSTopics(server.broker(relay.port)) as topics:
+                await topics.subscribe(servers[0].transport, "a")
+                assert b"SUB" not in relay.asked.rpartition(b"PING")[2]
+                await topics.publish("a", TEXT, "confirmed")
+                assert b"confirmed" not in relay.asked.rpartition(b"PING")[2]
 
     net.run(test())
 

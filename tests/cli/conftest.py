@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,9 @@ from tests.cli.programs import LIMIT, ROOT, Open, Program, Run, Start, Terminal,
 def start(tmp_path: Path) -> Iterator[Start]:
     with contextlib.ExitStack() as running:
 
-        def start_program(*arguments: object, directory: Path = ROOT) -> Program:
-            program = Program(tmp_path, *arguments, directory=directory)
-            running.callback(program.kill)
+        def start_program(*arguments: object, **options: Any) -> Program:
+            program = Program(tmp_path, *arguments, **options)
+            running.callback(program.finish)
             return program
 
         yield start_program
@@ -56,6 +57,8 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def echo(start: Start) -> str:
-    """The URL of an echo server."""
-    return start("echo", "--port", 0).url()
+def echo(start: Start) -> Iterator[str]:
+    """The URL of an echo server, which has to end well."""
+    server = start("echo", "--port", 0)
+    yield server.url()
+    assert server.stop() == (0, "")

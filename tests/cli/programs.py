@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -27,17 +28,17 @@ def environment(home: Path, **variables: str) -> Environment:
     return {**kept, **ours, **variables}
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-W", "error", "-m", "picows", *map(str, arguments)]
+def command(*arguments: object, module: str = "picows") -> list[str]:
+    return [sys.executable, "-W", "error", "-m", module, *map(str, arguments)]
 
 
 class Program:
     """A command in the background whose output is read as it comes."""
 
-    def __init__(self, home: Path, *arguments: object, directory: Path = ROOT) -> None:
+    def __init__(self, home: Path, *arguments: object, directory: Path = ROOT, module: str = "picows") -> None:
         self._printed = ""
         self.process = subprocess.Popen(
-            command(*arguments),
+            command(*arguments, module=module),
             cwd=directory,
             env=environment(home),
             stdin=subprocess.DEVNULL,
@@ -72,6 +73,13 @@ class Program:
     def stop(self) -> tuple[int, str]:
         self.signal(signal.SIGTERM)
         return self.end()
+
+    def finish(self) -> None:
+        """End it if it still runs: by a signal that it obeys, so that its workers end too and tell which lines they ran."""
+        if self.process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.stop()
+        self.kill()
 
     def kill(self) -> None:
         assert self.process.stdout is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from collections.abc import Iterator
@@ -20,9 +21,9 @@ PROMPT = r">\S*\x1b\[\?25h"  # the cursor appears behind it
 class Talker(WSListener):
     """Says what it was given, tells what it hears, and leaves when told to."""
 
-    def __init__(self, request: WSUpgradeRequest, sayings: list[str | bytes]) -> None:
+    def __init__(self, request: WSUpgradeRequest, server: Server) -> None:
         self.request = request
-        self.sayings = sayings
+        self.sayings, self.heard = server.sayings, server.heard
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         for saying in self.sayings:
@@ -31,6 +32,7 @@ class Talker(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.TEXT:
             text = frame.get_payload_as_utf8_text()
+            self.heard.append(text)
             if text.startswith("leave"):
                 transport.send_close(int(text.split()[1]), "as you said")
             elif text == "vanish":
@@ -44,13 +46,14 @@ class Talker(WSListener):
 class Server:
     def __init__(self) -> None:
         self.sayings: list[str | bytes] = []
+        self.heard: list[str] = []
         self.url = ""
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
     server = Server()
-    with serving(lambda request: Talker(request, server.sayings), subprotocols=["b", "a"]) as server.url:
+    with serving(lambda request: Talker(request, server), subprotocols=["b", "a"]) as server.url:
         yield server
 
 
@@ -129,6 +132,21 @@ def test_compression_is_agreed_on(run: Run, start: Start) -> None:
     assert ended.stdout == "x" * 10000 + "\n"
 
 
+@pytest.mark.parametrize(("answers", "exit_code"), [(True, 0), (False, 1)])
+def test_a_server_that_leaves_pings_unanswered_is_given_up(run: Run, answers: bool, exit_code: int) -> None:
+    class Waiter(WSListener):
+        def on_ws_connected(self, transport: WSTransport) -> None:
+            self.timer = asyncio.get_running_loop().call_later(0.5, transport.send_close, 1000)
+
+        def on_ws_disconnected(self, transport: WSTransport) -> None:
+            self.timer.cancel()
+
+    with serving(lambda request: Waiter(), enable_auto_pong=answers) as url:
+        ended = run("connect", url, "--listen", "--ping-interval", 0.1)
+    told = ["The connection was lost", "The server closed: 1000"][answers]
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (exit_code, told)
+
+
 def test_ctrl_c_ends_it_with_130(start: Start, server: Server) -> None:
     program = start("connect", server.url, "--listen")
     program.wait_for("Connected to")
@@ -187,6 +205,28 @@ def test_commands_are_obeyed(open_terminal: Open, server: Server) -> None:
     assert terminal.end()[0] == 0
 
 
+def test_a_code_that_cannot_be_sent_closes_nothing(open_terminal: Open, server: Server) -> None:
+    terminal = open_terminal("connect", server.url)
+    terminal.wait_for(PROMPT)
+    terminal.type("/close 7\r")
+    terminal.wait_for("/close: .*7")
+    terminal.type("/binary 00\r")
+    terminal.wait_for("< 1 bytes")
+
+
+def test_an_empty_line_is_not_sent(open_terminal: Open, server: Server) -> None:
+    terminal = open_terminal("connect", server.url)
+    terminal.wait_for(PROMPT)
+    terminal.type("\r")
+    terminal.wait_for(PROMPT)
+    terminal.type("header Host\r")
+    terminal.wait_for(r"< \['127.0.0.1:\d+'\]")
+    terminal.type("/close\r")
+    terminal.wait_for("Closed, the server answered 1000")
+    assert terminal.end()[0] == 0
+    assert server.heard == ["header Host"]
+
+
 def test_two_slashes_send_one(open_terminal: Open, echo: str) -> None:
     terminal = open_terminal("connect", echo)
     terminal.wait_for(PROMPT)
@@ -205,11 +245,23 @@ def test_no_colours_where_they_are_not_wanted(open_terminal: Open, echo: str) ->
     terminal.wait_for("\n< plain\r\n")
 
 
-def test_without_prompt_toolkit_lines_are_read_as_they_are(open_terminal: Open, echo: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("leave", ["/close\r", CTRL_D])
+def test_without_prompt_toolkit_lines_are_read_as_they_are(open_terminal: Open, echo: str, tmp_path: Path, leave: str) -> None:
     (tmp_path / "prompt_toolkit.py").write_text("raise ImportError")
     terminal = open_terminal("connect", echo, PYTHONPATH=f"{tmp_path}:{ROOT}")
     terminal.wait_for(r"pip install 'picows\[cli\]'")
     terminal.type("hello\r")
     terminal.wait_for("< hello")
-    terminal.type("/close\r")
+    terminal.type(leave)
+    terminal.wait_for("Closed, the server answered 1000")
     assert terminal.end()[0] == 0
+
+
+def test_a_history_that_cannot_be_kept_is_done_without(open_terminal: Open, echo: str, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.touch()
+    terminal = open_terminal("connect", echo, XDG_STATE_HOME=str(state))
+    terminal.wait_for(PROMPT)
+    terminal.type("hello\r")
+    terminal.wait_for("< hello")
+    terminal.type_until(UP, "hello")

@@ -37,6 +37,15 @@ def test_ctrl_c_sums_up(start: Start, echo: str) -> None:
     assert re.search(r"\d pings? sent, \d pongs? received", printed)
 
 
+def test_ctrl_c_before_the_count_sums_up_what_there_is(start: Start, echo: str) -> None:
+    program = start("ping", echo, "-c", 1000, "-i", 1000)
+    program.wait_for("seq=1 ")
+    program.signal(signal.SIGINT)
+    code, printed = program.end()
+    assert code == 130
+    assert re.search(r"1 pings sent, 1 pongs received, 0% lost\n.*/avg/", printed)
+
+
 def test_a_server_without_pongs_is_told(run: Run) -> None:
     with serving(lambda request: WSListener(), enable_auto_pong=False) as url:
         ended = run("ping", url, "-c", 2, "-i", 0, "-W", 0.05)

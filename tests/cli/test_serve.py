@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
+import socket
 import ssl
+import subprocess
+import sys
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -13,7 +18,7 @@ from typing import Any
 import pytest
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
-from tests.cli.programs import Run, Start
+from tests.cli.programs import LIMIT, ROOT, Run, Start, environment
 
 CERTIFICATE = Path(__file__).parents[2] / "examples" / "localhost.pem"
 
@@ -52,6 +57,22 @@ async def page():
     return "a page"
 
 app = ASyncApp([Route("/greet", greet), Route("/", "GET", page)])
+"""
+
+
+ENDLESS = """
+import asyncio
+from picows.web import ASyncApp, Route, WebSocket
+
+async def stay(ws: WebSocket):
+    await ws.connect()
+    try:
+        await asyncio.sleep(1000)
+    except asyncio.CancelledError:
+        print("cancelled")
+        raise
+
+app = ASyncApp([Route("/", stay)])
 """
 
 
@@ -151,6 +172,57 @@ def test_a_server_speaks_tls(start: Start, folder: Path) -> None:
     assert asyncio.run(main()) == "first"
 
 
+def test_a_handler_that_does_not_end_is_cancelled(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "application.py").write_text(ENDLESS)
+    server = start("serve", "application:app", "--port", 0, "--shutdown-timeout", 0.05, directory=tmp_path)
+    url = server.url()
+
+    async def main() -> None:
+        transport, _ = await ws_connect(Client, url)
+        await transport.measure_roundtrip_time(1)
+        server.signal(signal.SIGTERM)
+        await transport.wait_disconnected()
+
+    asyncio.run(main())
+    assert server.end() == (0, "cancelled\n")
+
+
+def test_every_address_of_both_families(start: Start, folder: Path) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    server = start("serve", "greeting:accept", "--host", "", "--port", 0, directory=folder)
+    url = server.url()
+    assert re.fullmatch(r"ws://\[::\]:\d+/", url)
+    assert process_of(url.replace("[::]", "[::1]")) == process_of(url.replace("[::]", "127.0.0.1")) == server.process.pid
+
+
+def test_one_address_of_ipv6(start: Start, folder: Path) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    server = start("serve", "greeting:accept", "--host", "::1", "--port", 0, directory=folder)
+    url = server.url()
+    assert re.fullmatch(r"ws://\[::1\]:\d+/", url)
+    assert process_of(url) == server.process.pid
+
+
+def test_the_installed_script_finds_modules_of_the_working_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Python looks for modules where a script lies, which is not where its user is."""
+    script = tmp_path_factory.mktemp("bin") / "picows"
+    script.write_text("import sys\nfrom picows.cli import main\nsys.exit(main())\n")
+    (folder / "greeting.py").write_text("accept = 7")
+    line = [sys.executable, str(script), "serve", "greeting:accept", "--port", "0"]
+    ended = subprocess.run(line, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert ended.stderr == "picows: greeting:accept is neither a listener factory nor an application: 7\n"
+
+
+def test_a_target_that_cannot_be_imported_tells_where(run: Run, folder: Path) -> None:
+    (folder / "greeting.py").write_text("import nonexistent_module")
+    ended = run("serve", "greeting:accept", "--port", 0, PYTHONPATH=f"{folder}:{ROOT}")
+    assert ended.returncode == 1
+    assert 'greeting.py", line 1, in <module>' in ended.stderr
+    assert "No module named 'nonexistent_module'" in ended.stderr
+
+
 def test_workers_share_the_port_and_leave_nobody_behind(start: Start, folder: Path) -> None:
     server = start("serve", "greeting:accept", "--port", 0, "--workers", 2, directory=folder)
     processes = processes_of(server.url(), 2)
@@ -174,6 +246,27 @@ def test_a_dead_worker_is_replaced(start: Start, folder: Path) -> None:
     dead = asyncio.run(kill_one())
     server.wait_for("a worker has died, starting another")
     assert dead not in processes_of(url, 2)
+
+
+def test_a_worker_that_dies_at_once_is_not_replaced_at_once(start: Start, folder: Path) -> None:
+    server = start("serve", "greeting:accept", "--port", 0, "--workers", 2, directory=folder)
+    url = server.url()
+
+    async def kill_one() -> None:
+        transport, _, _ = await greeted(url)
+        (folder / "greeting.py").write_text("raise SystemExit(7)")
+        transport.send(WSMsgType.TEXT, "die")
+        await transport.wait_disconnected()
+
+    asyncio.run(kill_one())
+    server.wait_for("a worker has died, starting another")
+    began = time.monotonic()
+    server.wait_for("a worker has died, starting another")
+    assert time.monotonic() - began > 0.9
+    (folder / "greeting.py").write_text(SERVER.replace('"first"', '"second"'))
+    server.signal(signal.SIGHUP)
+    server.wait_for("all workers are new")
+    assert process_of(url, "second")
 
 
 def test_sighup_replaces_all_workers_one_by_one(start: Start, folder: Path) -> None:

@@ -15,6 +15,7 @@ from tests.cli.programs import Start
 
 SERVER = """
 import os
+import time
 from picows import WSListener, WSMsgType
 
 class Talker(WSListener):
@@ -25,6 +26,8 @@ class Talker(WSListener):
         if frame.msg_type == WSMsgType.TEXT:
             words = frame.get_payload_as_utf8_text()
             print("heard", words, flush=True)
+            if words == "hang":
+                time.sleep(1000)
             for number in range(100 * (words == "flood")):
                 transport.send(WSMsgType.BINARY, number.to_bytes(4, "big") * 25_000)
 
@@ -153,6 +156,25 @@ def test_a_client_that_does_not_answer_has_its_time(start: Start, folder: Path) 
 
     asyncio.run(main())
     assert server.end() == (0, "ended with 1006\n")
+
+
+def test_a_worker_that_hangs_is_killed(start: Start, folder: Path) -> None:
+    server = start(*arguments(2, timeout=0.1), directory=folder, module="tests.cli.impatient")
+    url = server.url()
+
+    async def main() -> int:
+        client = await Client.connect(url)
+        client.transport.send(WSMsgType.TEXT, "hang")
+        server.wait_for("heard hang\n")
+        server.signal(signal.SIGTERM)
+        await client.transport.wait_disconnected()
+        assert client.transport.close_code == 1006
+        return client.process.result()
+
+    process = asyncio.run(main())
+    assert server.end() == (0, "")
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
 
 
 def test_a_worker_that_is_told_twice_takes_its_time(start: Start, folder: Path) -> None:

@@ -147,6 +147,17 @@ def frame(payload: bytes, msg_type: int = TEXT) -> bytes:
     return encode(msg_type, payload, mask=False)
 
 
+def take_at_once(peer: Peer) -> bytes:
+    """What has come to the kernel of a client, without a turn of the event loop."""
+    taken = b""
+    with socket.socket(fileno=os.dup(peer.writer.get_extra_info("socket").fileno())) as sock:
+        sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                taken += sock.recv(1 << 20)
+    return taken
+
+
 @contextlib.asynccontextmanager
 async def stream(net: Network, url: str) -> AsyncIterator[Peer]:
     """A client that has sent nothing yet."""

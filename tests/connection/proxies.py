@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import re
 import ssl
@@ -27,15 +28,22 @@ USER_INFO = "alice:p%3Ass%40word"
 CERTIFICATE = Path(__file__).parents[2] / "examples" / "localhost.pem"
 
 
+# Reading certificates takes longer than most of the tests. Whoever changes a context makes one by `new_server_tls`.
+@functools.cache
 def server_tls() -> ssl.SSLContext:
-    """TLS for a server that is called localhost, 127.0.0.1 or ::1."""
+    """TLS for a server that is called localhost, 127.0.0.1 or ::1; for all who change nothing."""
+    return new_server_tls()
+
+
+def new_server_tls() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
     return context
 
 
+@functools.cache
 def client_tls() -> ssl.SSLContext:
-    """TLS for a client that trusts such a server, and verifies its name."""
+    """TLS for a client that trusts such a server, and verifies its name; for all who change nothing."""
     return ssl.create_default_context(cafile=CERTIFICATE)
 
 

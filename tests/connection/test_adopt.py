@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -25,8 +23,19 @@ from picows import (
 from picows.proxy import network
 from picows.tls import write_buffers
 from tests.connection.networks import Echo, Network, Recorder, over_both_loops, over_every_network, over_tcp_and_tls
-from tests.connection.peers import BINARY, CLOSE, REQUEST, TEXT, Peer, close_code, close_payload, encode, stream
-from tests.connection.proxies import server_tls
+from tests.connection.peers import (
+    BINARY,
+    CLOSE,
+    REQUEST,
+    TEXT,
+    Peer,
+    close_code,
+    close_payload,
+    encode,
+    stream,
+    take_at_once,
+)
+from tests.connection.proxies import client_tls, server_tls
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -100,17 +109,6 @@ async def upgraded(peer: Peer) -> bytes:
     assert head.startswith(b"HTTP/1.1 101 ")
     assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in head
     return head
-
-
-def take_at_once(peer: Peer) -> bytes:
-    """What has come to the kernel of a client, without a turn of the event loop."""
-    taken = b""
-    with socket.socket(fileno=os.dup(peer.writer.get_extra_info("socket").fileno())) as sock:
-        sock.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                taken += sock.recv(1 << 20)
-    return taken
 
 
 async def ended(adopted: Adopted, peer: Peer) -> None:
@@ -290,6 +288,27 @@ def test_what_the_server_has_written_goes_first(net: Network) -> None:
     net.run(test())
 
 
+def test_a_transport_that_is_to_hold_nothing_has_not_paused(net: Network) -> None:
+    async def test() -> None:
+        class Telling(Recorder):
+            def pause_writing(self) -> None:
+                self.calls.append("pause")
+
+        adopted = Adopted(Telling)
+
+        def hand_over(before: Web, request: bytes) -> None:
+            before.transport.set_write_buffer_limits(high=0)
+            adopted(before, request)
+
+        async with web(net, hand_over) as url, stream(net, url) as peer:
+            peer.write(REQUEST)
+            await upgraded(peer)
+            assert adopted.listener.calls == ["connected"]
+            await ended(adopted, peer)
+
+    net.run(test())
+
+
 @over_every_network
 @pytest.mark.parametrize(
     ("result", "status"),
@@ -450,6 +469,30 @@ def test_a_transport_without_a_socket(net: Network) -> None:
         transport.disconnect(graceful=False)
         await transport.wait_disconnected()
         assert listener.calls == ["connected", "disconnected"]
+
+    net.run(test())
+
+
+class StrangeTls(Memory):
+    """TLS that looks like asyncio's, and is not."""
+
+    _ssl_protocol = object()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return client_tls() if name == "sslcontext" else default
+
+    def get_write_buffer_size(self) -> int:
+        return 7
+
+
+@over_both_loops
+def test_what_waits_in_a_tls_that_nobody_knows_is_what_it_says(net: Network) -> None:
+    async def test() -> None:
+        transport = ws_adopt(lambda request: Echo(), StrangeTls(), REQUEST)
+        assert transport.is_secure
+        assert transport.write_buffer_size == 7
+        transport.disconnect(graceful=False)
+        await transport.wait_disconnected()
 
     net.run(test())
 

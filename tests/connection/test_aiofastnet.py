@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,8 @@ def test_it_is_used_by_itself_where_it_is_quicker(net: Network) -> None:
             assert [maker == "aiofastnet" for maker in makers] == [gains, gains]
 
     net.run(test())
+
+ROOT = Path(__file__).parents[2]
 
 
 @over_every_tls
@@ -81,3 +85,30 @@ def test_a_connection_that_ends_while_it_is_made(net: Network) -> None:
                 assert await asyncio.wait_for(receiving, 5) == b"x"
 
     net.run(test())
+
+
+def test_it_need_not_be_installed() -> None:
+    """What wants it says so; nothing else needs it."""
+    code = (
+        "import asyncio, sys\n"
+        "sys.modules['aiofastnet'] = None\n"
+        "from picows import WSListener, ws_connect, ws_create_server\n"
+        "async def main():\n"
+        "    server = await ws_create_server(lambda request: WSListener(), '127.0.0.1', 0)\n"
+        "    url = 'ws://127.0.0.1:%d/' % server.sockets[0].getsockname()[1]\n"
+        "    transport, _ = await ws_connect(WSListener, url)\n"
+        "    print(type(transport.underlying_transport).__module__)\n"
+        "    await transport.close()\n"
+        "    try:\n"
+        "        await ws_connect(WSListener, url, use_aiofastnet=True)\n"
+        "    except ImportError as error:\n"
+        "        print(error)\n"
+        "    server.close()\n"
+        "    await server.wait_closed()\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stderr, done.returncode) == ("", 0)
+    module, error = done.stdout.splitlines()
+    assert module == "asyncio.selector_events"
+    assert error == "use_aiofastnet=True needs the package aiofastnet, which is not installed (pip install picows[fast])"

@@ -25,7 +25,19 @@ from tests.connection.networks import (
     over_both_loops,
     over_every_network,
 )
-from tests.connection.peers import CLOSE, PING, PONG, ROLES, TEXT, Peer, close_payload, raw_client, raw_server
+from tests.connection.peers import (
+    CLOSE,
+    PING,
+    PONG,
+    REQUEST,
+    ROLES,
+    TEXT,
+    Peer,
+    close_payload,
+    raw_client,
+    raw_server,
+    stream,
+)
 from tests.connection.producers import fill
 
 over_roles = pytest.mark.parametrize("role", ROLES)
@@ -265,6 +277,23 @@ def test_nobody_waits_for_ever_after_an_exit(loop: str, error: type[BaseExceptio
             await listener.transport.wait_disconnected()
 
     assert run_on(net, test()) <= 1
+
+
+@over_both_loops
+@over_exits
+def test_an_exit_from_a_coroutine_that_decides(net: Network, error: type[BaseException]) -> None:
+    """The loop stops. Run on, it has ended the connection without an answer."""
+
+    async def factory(request: object) -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    async def test() -> None:
+        async with net.serve(factory, websocket_handshake_timeout=None) as url, stream(net, url) as peer:
+            peer.write(REQUEST)
+            assert await peer.reader.read() == b""
+
+    assert run_on(net, test()) == 1
 
 
 @over_exits

@@ -219,6 +219,16 @@ def test_every_function_checks_its_arguments(module: types.ModuleType) -> None:
                     pass
 
 
+def test_a_transport_that_nobody_has_connected() -> None:
+    with pytest.raises(TypeError, match="ws_connect and ws_create_server"):
+        WSTransport()
+    transport = WSTransport.__new__(WSTransport)
+    for call in (lambda: transport.send(WSMsgType.TEXT, b"x"), transport.send_close, transport.disconnect, transport.flush):
+        with pytest.raises(RuntimeError, match="without a connection"):
+            call()
+    assert transport.subprotocol is None
+
+
 def test_a_listener_is_given_none() -> None:
     listener = WSListener()
     with pytest.raises(TypeError, match=r"^transport is None"):

@@ -57,6 +57,20 @@ async def upgraded(peer: Peer, extensions: str = "permessage-deflate") -> bytes:
     return await peer.reader.readuntil(b"\r\n\r\n")
 
 
+@over_tcp_and_tls
+def test_the_latest_is_compressed_for_a_peer_that_keeps_up(net: Network) -> None:
+    async def test() -> None:
+        async with compressing_server(net) as (peer, listener):
+            assert listener.transport.send_latest("key", WSMsgType.TEXT, DOCUMENT) is True
+            frame = await peer.receive()
+            assert frame.rsv[0]
+            assert zlib.decompressobj(-15).decompress(frame.payload + TAIL) == DOCUMENT
+            assert listener.transport.send_latest("key", WSMsgType.TEXT, DOCUMENT, compress=False) is True
+            assert await peer.receive() == Received(TEXT, DOCUMENT)
+
+    net.run(test())
+
+
 def deflated(payload: bytes) -> bytes:
     context = zlib.compressobj(wbits=-12)
     return (context.compress(payload) + context.flush(zlib.Z_SYNC_FLUSH))[:-4]

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import re
 import socket
+import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -151,5 +153,37 @@ def test_a_cancellation_is_no_time_out(net: Network) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await connecting
         await sockets_closed_down_to(before)
+
+    net.run(test())
+
+
+@over_both_loops
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="before Python 3.11 a task does not count who cancels it")
+def test_a_cancellation_counts_in_the_moment_in_which_the_time_is_over(net: Network) -> None:
+    async def test() -> None:
+        async with scripted(be_silent) as port:
+            connecting = asyncio.ensure_future(net.connect(Recorder, f"wss://127.0.0.1:{port}/", connect_timeout=LIMIT))
+            await asyncio.sleep(0)
+            asyncio.get_running_loop().call_later(LIMIT, connecting.cancel)
+            time.sleep(2 * LIMIT)  # both are due when the loop looks at its timers again
+            with pytest.raises(asyncio.CancelledError):
+                await connecting
+
+    net.run(test())
+
+
+@over_both_loops
+def test_who_does_not_obey_the_time_limit_raises_its_own(net: Network) -> None:
+    async def stubborn(endpoint: object) -> socket.socket:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise OSError("no socket") from None
+        raise AssertionError
+
+    async def test() -> None:
+        with pytest.raises(OSError, match="no socket"):
+            await net.connect(Recorder, "ws://example.com/", connect_timeout=0.01, socket_factory=stubborn)
+        await asyncio.sleep(0)  # the task is not cancelled any more
 
     net.run(test())

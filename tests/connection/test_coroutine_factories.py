@@ -22,6 +22,7 @@ from picows import (
     ws_adopt,
     ws_create_server,
 )
+from picows.upgrade import RequestReader
 from tests.connection.lifetimes import Watch, without_cycle_collector
 from tests.connection.networks import (
     Echo,
@@ -455,6 +456,22 @@ def test_it_is_kept_until_it_has_cleaned_up(net: Network) -> None:
             assert future is not None
             future.set_result(None)
             await ended.wait()
+
+    net.run(test())
+
+
+def test_an_open_connection_keeps_nothing_of_its_handshake(net: Network) -> None:
+    async def test() -> None:
+        async def factory(request: WSUpgradeRequest) -> Any:
+            await asyncio.sleep(0)
+            return Echo()
+
+        async with net.serve(factory) as url, stream(net, url) as peer:
+            peer.write(REQUEST)
+            await upgraded(peer)
+            peer.send(TEXT, b"open")
+            assert (await peer.receive()).payload == b"open"
+            assert not [each for each in gc.get_objects() if isinstance(each, RequestReader)]
 
     net.run(test())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import concurrent.futures
+import contextlib
 import random
 import tracemalloc
 from typing import Any
@@ -20,11 +21,12 @@ from tests.connection.networks import (
     Network,
     Received,
     Recorder,
+    cut,
     over_both_loops,
     over_every_network,
     over_tcp_and_tls,
 )
-from tests.connection.peers import BINARY, CONTINUATION, PING, PONG, ROLES, TEXT, raw_client
+from tests.connection.peers import BINARY, CONTINUATION, PING, PONG, REQUEST, ROLES, TEXT, raw_client, stream
 from tests.connection.threads import call_in_thread
 
 MIB = 1024 * 1024
@@ -445,6 +447,33 @@ def test_the_memory_of_a_very_large_frame_is_given_up_at_once(net: Network) -> N
         net.run(test())
     finally:
         tracemalloc.stop()
+
+
+def test_an_unfinished_frame_takes_memory_of_its_own_size(net: Network) -> None:
+    count = 20
+    listeners: list[Recorder] = []
+
+    def factory(request: object) -> Recorder:
+        listeners.append(Recorder())
+        return listeners[-1]
+
+    async def test() -> None:
+        async with net.serve(factory) as url, contextlib.AsyncExitStack() as stack:
+            peers = [await stack.enter_async_context(stream(net, url)) for _ in range(count)]
+            for peer in peers:
+                peer.write(REQUEST)
+                await peer.reader.readuntil(b"\r\n\r\n")
+            tracemalloc.start()
+            try:
+                for peer, listener in zip(peers, listeners):
+                    peer.write(peer.encode(TEXT, b"whole") + peer.encode(BINARY, bytes(10), length=1000))
+                    assert await listener.payload() == b"whole"
+                assert tracemalloc.get_traced_memory()[0] < count * MIB // 10
+            finally:
+                tracemalloc.stop()
+            await cut(*listeners)
+
+    net.run(test())
 
 
 @pytest.mark.parametrize("role", ["client", "server"])

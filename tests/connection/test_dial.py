@@ -48,6 +48,7 @@ from tests.connection.proxies import (
     Redirector,
     be_silent,
     client_tls,
+    new_server_tls,
     open_sockets,
     scripted,
     server_tls,
@@ -770,7 +771,7 @@ def test_server_hostname_stays_with_its_origin() -> None:
     asked: list[str | None] = []
 
     async def test() -> None:
-        context = server_tls()
+        context = new_server_tls()
         context.sni_callback = lambda tls, name, context: asked.append(name)
         async with net.serve(accept, ssl=context) as target:
             redirector = Redirector(target.replace("127.0.0.1", "localhost"), tls=True)

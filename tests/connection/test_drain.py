@@ -158,6 +158,28 @@ def test_cancelling_one_disturbs_no_other(net: Network) -> None:
 
 
 @over_tcp_and_tls
+def test_who_sends_in_a_loop_leaves_others_their_turns(net: Network) -> None:
+    """Though nothing ever waits."""
+
+    async def test() -> None:
+        async with ROLES["server"](net, Recorder) as (_, listener):
+            turns = 0
+
+            def turn() -> None:
+                nonlocal turns
+                turns += 1
+                asyncio.get_running_loop().call_soon(turn)
+
+            turn()
+            for _ in range(500):
+                listener.transport.send(WSMsgType.TEXT, b"x")
+                await listener.transport.drain()
+            assert 1 < turns < 100
+
+    net.run(test())
+
+
+@over_tcp_and_tls
 def test_who_sends_in_a_loop_hears_of_the_end(net: Network) -> None:
     """Though nothing ever waits: a transport that has lost its connection takes everything."""
 

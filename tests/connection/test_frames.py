@@ -269,6 +269,26 @@ def test_a_frame_kept_by_a_callback_that_fails_raises_too(net: Network, role: st
     net.run(test())
 
 
+def test_the_memory_behind_a_view_is_lent_to_nobody(net: Network) -> None:
+    refused: list[BufferError] = []
+
+    class Looking(Recorder):
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            try:
+                memoryview(frame.get_payload_as_memoryview().obj)
+            except BufferError as error:
+                refused.append(error)
+            super().on_ws_frame(transport, frame)
+
+    async def test() -> None:
+        async with raw_client(net, Looking) as (peer, listener):
+            peer.send(TEXT, b"x")
+            assert await listener.payload() == b"x"
+
+    net.run(test())
+    assert [str(error) for error in refused] == ["a read buffer can be written by the connection's transport only"]
+
+
 @over_every_network
 @over_roles
 def test_kept_views_still_hold_their_bytes(net: Network, role: str) -> None:

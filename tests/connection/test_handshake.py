@@ -393,7 +393,8 @@ async def answering(net: Network, *answer: bytes, then: str = "wait") -> AsyncIt
                 writer.write(piece.replace(b"ACCEPT", accept))
                 await asyncio.sleep(0)
             if then == "wait":
-                await reader.read()
+                with contextlib.suppress(ConnectionResetError):  # by who gives up before all is read
+                    await reader.read()
         finally:
             if then == "reset":
                 writer.transport.abort()

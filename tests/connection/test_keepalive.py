@@ -453,6 +453,59 @@ def test_no_timer_outlives_the_connection(net: Network) -> None:
     net.run(test())
 
 
+def test_who_measures_waits_for_a_pong_behind_data(net: Network) -> None:
+    """As long as something comes, where that counts as life; the time limit is that of silence."""
+
+    async def test() -> None:
+        options = auto_ping(
+            auto_ping_idle_timeout=IDLE, auto_ping_reply_timeout=PATIENCE, auto_ping_strategy=WSAutoPingStrategy.PING_WHEN_IDLE
+        )
+        async with raw_client(net, Recorder, **options) as (peer, listener):
+            measuring = asyncio.ensure_future(listener.transport.measure_roundtrip_time(1))
+            pings = [await peer.receive()]
+            until = time.monotonic() + PATIENCE + 0.1
+            while time.monotonic() < until:
+                peer.send(TEXT, b"life")
+                await asyncio.sleep(0.01)
+            assert not measuring.done()
+            assert not listener.transport.is_disconnected
+            peer.send(PONG, pings[0].payload)
+            (taken,) = await measuring
+            assert taken > PATIENCE
+
+    net.run(test())
+
+
+def test_a_pong_of_another_size_is_no_reply(net: Network) -> None:
+    async def test() -> None:
+        async with raw_client(net, Recorder) as (peer, listener):
+            measuring = asyncio.ensure_future(listener.transport.measure_roundtrip_time(1))
+            number = (await peer.receive()).payload
+            for payload in (number + b"x", number[:-1], b""):
+                peer.send(PONG, payload)
+                peer.send(PING, b"behind")
+                assert await peer.receive() == Received(PONG, b"behind")
+                assert not measuring.done()
+            peer.send(PONG, number)
+            assert len(await measuring) == 1
+
+    net.run(test())
+
+
+def test_a_close_right_behind_the_pong_ends_the_measuring(net: Network) -> None:
+    async def test() -> None:
+        async with raw_client(net, Recorder, enable_auto_close=False) as (peer, listener):
+            measuring = asyncio.ensure_future(listener.transport.measure_roundtrip_time(2))
+            ping = await peer.receive()
+            peer.write(peer.encode(PONG, ping.payload) + peer.encode(CLOSE, close_payload(1000)))
+            with pytest.raises(ConnectionResetError, match="cannot be measured"):
+                await measuring
+            listener.transport.send_close(1000)
+            assert (await peer.receive()).msg_type == CLOSE  # no second ping
+
+    net.run(test())
+
+
 # -- while the connection is closing --
 
 

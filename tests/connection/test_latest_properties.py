@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picows import WSMsgType
+from picows import PICOWS_DEBUG_LL, WSMsgType
 from tests.connection.networks import Network, Recorder, over_every_network, over_tcp_and_tls
 from tests.connection.peers import TEXT, close_payload, raw_client
 from tests.connection.producers import payloads, resume, send_all, skip, stall
@@ -61,6 +62,84 @@ def test_keys_that_act_when_they_are_compared(net: Network, act: str, comparison
             await skip(peer, sent)
             expected = waiting if act == "send_latest" else [b"one", close_payload(1000)]
             assert await payloads(peer, len(expected)) == expected
+
+    net.run(test())
+
+
+def acting_logger(acts: list[Callable[[], object]]) -> logging.Logger:
+    """Does what it is given when it is told that a TEXT was sent."""
+
+    class Acting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if acts and "sent TEXT" in record.getMessage():
+                acts.pop()()
+
+    logger = logging.Logger("acting", level=PICOWS_DEBUG_LL)
+    logger.addHandler(Acting())
+    return logger
+
+
+@pytest.mark.parametrize(("comparison", "equal"), [(1, True), (2, False)], ids=["equal", "second"])
+def test_a_comparison_that_sends_what_waits_while_the_log_adds_to_it(net: Network, comparison: int, equal: bool) -> None:
+    acts: list[Callable[[], object]] = []
+    logger = acting_logger(acts)
+
+    async def test() -> None:
+        async with raw_client(net, Recorder, logger_name=logger) as (peer, listener):
+            transport = listener.transport
+            transport.send(WSMsgType.TEXT, "be", fin=False)
+            key = Meddling()
+            assert transport.send_latest(key, WSMsgType.TEXT, "one") is True
+
+            def end_the_message() -> None:
+                transport.send(WSMsgType.CONTINUATION, "gin")
+                acts.append(lambda: transport.send_latest("late", WSMsgType.TEXT, "late"))
+                transport.send_latest("later", WSMsgType.TEXT, "later")
+
+            key.act, key.after, key.equal = end_the_message, comparison, equal
+            assert transport.send_latest(Meddling(), WSMsgType.TEXT, "two") is True
+            assert not acts
+            assert await payloads(peer, 6) == [b"be", b"gin", b"one", b"late", b"later", b"two"]
+
+    net.run(test())
+
+
+def test_the_log_ends_the_connection_while_what_waits_goes_out(net: Network) -> None:
+    acts: list[Callable[[], object]] = []
+    logger = acting_logger(acts)
+
+    async def test() -> None:
+        async with raw_client(net, Recorder, logger_name=logger) as (peer, listener):
+            transport = listener.transport
+            transport.send(WSMsgType.TEXT, "be", fin=False)
+            for key in ("one", "two"):
+                assert transport.send_latest(key, WSMsgType.TEXT, key) is True
+            acts.append(lambda: transport.send_close(1000))
+            transport.send(WSMsgType.CONTINUATION, "gin")
+            assert await payloads(peer, 4) == [b"be", b"gin", b"one", close_payload(1000)]
+            transport.disconnect()
+            assert await peer.reader.read() == b""
+
+    net.run(test())
+
+
+def test_the_log_closes_while_a_close_sends_what_waits(net: Network) -> None:
+    """One CLOSE is sent, the first."""
+    acts: list[Callable[[], object]] = []
+    logger = acting_logger(acts)
+
+    async def test() -> None:
+        async with raw_client(net, Recorder, logger_name=logger) as (peer, listener):
+            transport = listener.transport
+            sent = await stall(peer, transport)
+            assert transport.send_latest("key", WSMsgType.TEXT, "one") is True
+            acts.append(lambda: transport.send_close(3000))
+            transport.send_close(1000)
+            assert not acts
+            await skip(peer, sent)
+            assert await payloads(peer, 2) == [b"one", close_payload(3000)]
+            transport.disconnect()
+            assert await peer.reader.read() == b""
 
     net.run(test())
 

@@ -13,7 +13,7 @@ import pytest
 
 import picows
 from picows import PICOWS_DEBUG_LL, WSDeflate, WSFrame, WSMsgType, WSProtocolError, WSTransport, ws_broadcast
-from tests.connection.networks import Echo, Network, Recorder, over_every_network
+from tests.connection.networks import Echo, Network, Recorder, over_every_network, over_tcp_and_tls
 from tests.connection.peers import ROLES, TEXT, close_code, raw_client, raw_server, stream
 
 over_roles = pytest.mark.parametrize("role", ROLES)
@@ -50,8 +50,13 @@ def test_the_debug_level(net: Network, caplog: pytest.LogCaptureFixture) -> None
     records = own_records(caplog)
     assert any("TEXT" in record.getMessage() for record in records if record.name.startswith("picows.client"))
     assert any("TEXT" in record.getMessage() for record in records if record.name.startswith("picows.server"))
+    for side in ("client", "server"):
+        told = [record.getMessage() for record in records if record.name.startswith(f"picows.{side}")]
+        assert [line.startswith("connection made by ") for line in told].count(True) == 1
+        assert [line.startswith("connection lost: ") for line in told].count(True) == 1
 
 
+@over_tcp_and_tls
 def test_every_way_of_sending_is_logged(net: Network, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(PICOWS_DEBUG_LL, "picows")
 
@@ -235,6 +240,17 @@ def test_a_logger_of_the_users_own(net: Network, role: str, caplog: pytest.LogCa
     assert [record.exc_info is not None and str(record.exc_info[1]) for record in errors] == ["oops"] * 2
     assert errors[1].connection == 5  # type: ignore[attr-defined]
     assert not own_records(caplog)
+
+
+def test_a_client_that_sends_no_request_in_time(net: Network, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(PICOWS_DEBUG_LL, "picows")
+
+    async def test() -> None:
+        async with net.serve(lambda _: None, websocket_handshake_timeout=0.01) as url, stream(net, url) as peer:
+            assert await peer.reader.read() == b""
+
+    net.run(test())
+    assert "the client did not finish the opening handshake in time" in [each.getMessage() for each in own_records(caplog)]
 
 
 INJECTION = "\r\nFAKE LOG LINE \x1b[31m"

@@ -9,6 +9,7 @@ import re
 import socket
 import ssl
 import struct
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -504,3 +505,45 @@ def test_cancelled_at_any_step(net: Network, scheme: str) -> None:
             await cancel_at_every_step(lambda: net.connect(Recorder, url, **options), before + 2)
 
     net.run(check())
+
+
+@over_tcp_and_tls
+def test_a_proxy_that_leaves_with_its_answer(net: Network) -> None:
+    """Over TLS both are read at once, so that the end is known when the answer is."""
+
+    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    async def test() -> None:
+        async with scripted(leave, tls=net.tls) as port:
+            scheme = "https" if net.tls else "http"
+            with pytest.raises((ProxyError, ConnectionError, WSHandshakeError)) as raised:
+                await net.connect(
+                    Recorder, "ws://example.com/", proxy=f"{scheme}://127.0.0.1:{port}", proxy_ssl_context=client_tls()
+                )
+            if net.tls:
+                assert str(raised.value) == f"https proxy 127.0.0.1:{port} to example.com:80: the connection was closed"
+
+    net.run(test())
+
+
+def test_a_proxy_that_is_lost_as_the_time_for_tls_behind_it_is_over(net: Network) -> None:
+    async def vanish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await reader.readexactly(1)  # the handshake has begun
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the loop has been told of the reset
+        time.sleep(0.15)  # and before the client is, its time is over
+
+    async def test() -> None:
+        async with scripted(vanish, tls=True) as port:
+            tls = {"ssl_context": client_tls(), "proxy_ssl_context": client_tls(), "ssl_handshake_timeout": 0.1}
+            with pytest.raises(ConnectionError):
+                await net.connect(Recorder, "wss://example.com/", proxy=f"https://127.0.0.1:{port}", **tls)
+
+    net.run(test())

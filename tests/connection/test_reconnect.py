@@ -143,9 +143,8 @@ async def main():
             asyncio.current_task().cancel()
             await transport.wait_disconnected()
 
-{"uvloop.install()" if net.loop == "uvloop" else ""}
 try:
-    asyncio.run(main())
+    {net.loop}.run(main())
 except asyncio.CancelledError:
     print("Stopped")
 """

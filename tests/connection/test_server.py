@@ -504,6 +504,7 @@ def test_the_repr_says_where_and_how_many(net: Network) -> None:
         async with serving(net) as served:
             assert str(served.server.sockets[0].getsockname()[1]) in repr(served.server)
             assert "0 connections" in repr(served.server)
+            assert repr(served.server.connections) == "<0 connections of a server>"
 
     net.run(test())
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from picows import WSCloseCode, WSMsgType, WSSlowPeerError, WSSlowPeerPolicy, WSTransport, ws_broadcast
+from picows import WSCloseCode, WSFrame, WSMsgType, WSSlowPeerError, WSSlowPeerPolicy, WSTransport, ws_broadcast
 from tests.connection.networks import (
     Network,
     Received,
@@ -21,7 +21,7 @@ from tests.connection.networks import (
     subscribers,
     transports,
 )
-from tests.connection.peers import CLOSE, PING, PONG, ROLES, close_payload
+from tests.connection.peers import CLOSE, PING, PONG, ROLES, TEXT, close_payload, raw_client
 from tests.connection.producers import Producer
 
 LIMIT = 1 << 20
@@ -92,6 +92,30 @@ def test_it_goes_on_when_the_peer_reads_again(net: Network, role: str) -> None:
                 resume(peer)
                 for payload in taken:
                     assert (await peer.receive()).payload == payload
+            peer.writer.transport.abort()
+
+    net.run(test())
+
+
+def test_a_connection_that_has_its_line_in_the_log_gets_no_second_one(net: Network, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "picows")
+
+    class Raising(Recorder):
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            super().on_ws_frame(transport, frame)
+            raise ValueError("the first line")
+
+    async def test() -> None:
+        async with raw_client(net, Raising, max_write_buffer_size=LIMIT, disconnect_on_exception=False) as (peer, listener):
+            peer.send(TEXT, b"x")
+            await listener.frames.get()
+            pause(peer)
+            fill(listener.transport, [])
+            assert listener.transport.send(WSMsgType.TEXT, b"") is False
+            await listener.disconnected.wait()
+            lines = [record for record in caplog.records if record.name.startswith("picows")]
+            assert [record.levelno for record in lines if "slow peer" in record.getMessage()] == [logging.DEBUG]
+            assert len([record for record in lines if record.levelno >= logging.WARNING]) == 1
             peer.writer.transport.abort()
 
     net.run(test())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -13,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from picows import WSMsgType, WSTransport
+from picows import WSMsgType, WSServer, WSTransport, ws_create_server
 from tests.connection.networks import Echo, Network, Received, Recorder, over_both_loops
-from tests.connection.peers import TEXT
+from tests.connection.peers import REQUEST, TEXT, encode
 from tests.connection.threads import call_in_thread
 
 METHODS: dict[str, Callable[[WSTransport], Any]] = {
@@ -75,6 +76,37 @@ def test_a_cork_in_the_wrong_thread(net: Network) -> None:
             assert await server.frames.get() == Received(TEXT, b"gathered")
 
     net.run(test())
+
+
+def test_a_loop_that_goes_on_in_another_thread(net: Network) -> None:
+    """Its transport asks for memory in a thread that has its own: it is told, and the connection ends."""
+    loop = asyncio.new_event_loop()
+    found: list[Any] = []
+    loop.set_exception_handler(lambda _, context: found.append(context["exception"]))
+
+    async def begin() -> tuple[WSServer, Recorder, socket.socket]:
+        listener = Recorder()
+        server = await ws_create_server(lambda _: listener, "127.0.0.1", 0)
+        peer = socket.create_connection(server.sockets[0].getsockname())
+        peer.sendall(REQUEST)
+        while not listener.calls:
+            await asyncio.sleep(0.001)
+        return server, listener, peer
+
+    try:
+        server, listener, peer = loop.run_until_complete(begin())
+        with peer:
+            peer.sendall(encode(TEXT, b"x", mask=True))
+            ident, error = call_in_thread(loop.run_until_complete, asyncio.wait_for(listener.disconnected.wait(), 20))
+        assert error is None
+        assert [type(each) for each in found[:1]] == [RuntimeError]
+        assert f"belongs to thread {threading.get_ident()}" in str(found[0])
+        assert f"runs in thread {ident}" in str(found[0])
+        assert listener.calls == ["connected", "disconnected"]
+        server.close()
+        loop.run_until_complete(server.wait_closed())
+    finally:
+        loop.close()
 
 
 def test_attributes_may_be_read_from_any_thread(net: Network) -> None:

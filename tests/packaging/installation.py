@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
@@ -69,16 +71,54 @@ def install(tests_folder: Path) -> Installation:
 def build(folder: Path) -> None:
     """Build and install in the new `folder`, by the tools of the test environment: the network is not used."""
     folder.mkdir()
+    source, site, elsewhere = folder / "source", folder / "site", folder / "elsewhere"
+    elsewhere.mkdir()
+    copy_sources(source)
+    build_sdist = [sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", str(folder), str(source)]
+    run(build_sdist, elsewhere)
+    (sdist,) = folder.glob("*.tar.gz")
+    shutil.unpack_archive(sdist, folder / "unpacked")
+    (unpacked,) = (folder / "unpacked").iterdir()
+    wheel = wheel_of(unpacked, folder)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
+    run([*pip, "--target", str(site), str(wheel)], elsewhere)
+
+
+def wheel_of(unpacked: Path, folder: Path) -> Path:
+    """A wheel, put into the folder. As with the modules in place, nothing is built twice from the same contents."""
+    kept = CHECKOUT / "build" / f"tests-wheel{sysconfig.get_config_var('EXT_SUFFIX')}"
+    kept.mkdir(parents=True, exist_ok=True)
+    stamp, made_from = kept / "inputs.sha256", inputs(unpacked)
+    with (kept / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.exists() or stamp.read_text(encoding="utf-8") != made_from:
+            stamp.unlink(missing_ok=True)
+            for older in kept.glob("*.whl"):
+                older.unlink()
+            command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(kept), str(unpacked)]
+            run(command, folder, building(folder))
+            stamp.write_text(made_from, encoding="utf-8")
+        (wheel,) = kept.glob("*.whl")
+        return Path(shutil.copy(wheel, folder))
+
+
+def inputs(unpacked: Path) -> str:
+    """A digest of all that makes the wheel what it is."""
+    versions = [metadata.version(name) for name in ("build", "Cython", "setuptools")]
+    digest = hashlib.sha256(repr([sys.version, sys.prefix, os.environ.get("CC"), *versions]).encode())
+    digest.update(Path(__file__).read_bytes())
+    files = [unpacked / name for name in ("LICENSE", "MANIFEST.in", "README.rst", "pyproject.toml", "setup.py")]
+    for path in [*files, *sorted((unpacked / "picows").rglob("*"))]:
+        if path.is_file():
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{path.relative_to(unpacked)} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def building(folder: Path) -> dict[str, str]:
+    """An environment without optimisation, which nothing here depends on, and with what Cython has translated in place."""
     compiler = folder / "cc"
     usual = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
     compiler.write_text(f'#!/bin/sh\nexec {usual} "$@" -O0\n', encoding="utf-8")
     compiler.chmod(0o755)
-    source, site, elsewhere = folder / "source", folder / "site", folder / "elsewhere"
-    elsewhere.mkdir()
-    copy_sources(source)
-    # Most of the time would go into optimisation, which nothing here depends on.
-    environment = {**os.environ, "CC": str(compiler)}
-    run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source)], elsewhere, environment)
-    (wheel,) = folder.glob("*.whl")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
-    run([*pip, "--target", str(site), str(wheel)], elsewhere)
+    return {"CYTHON_CACHE_DIR": str(CHECKOUT / "build" / "cython"), **os.environ, "CC": str(compiler)}

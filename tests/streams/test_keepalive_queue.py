@@ -81,6 +81,58 @@ def test_some_end_and_the_others_get_their_pings(net: Network, ending: Any) -> N
 
 
 @over_both_loops
+def test_a_late_pong_costs_no_place_in_the_order(net: Network) -> None:
+    """Who awaits its pong stands in no queue; with the pong it goes to where its ping was sent, not to the end."""
+    interval = 0.1
+    pings: list[str] = []
+
+    class Named(KeptAlive):
+        def __init__(self, name: str, timeout: float) -> None:
+            super().__init__(interval, timeout)
+            self.name = name
+
+        def send_ping(self, payload: bytes, waiter: Any = None) -> bool:
+            pings.append(self.name)
+            return super().send_ping(payload, waiter)
+
+    async def test() -> None:
+        pings.clear()
+        async with (
+            raw_peer(net, lambda: Named("late", interval * 0.9)) as (peer, late),
+            raw_peer(net, lambda: Named("other", LONG)) as (other, _),
+        ):
+            ping = await peer.receive()
+            await answer_pings(other, 1)
+            peer.send(PONG, ping.payload)
+            await until(lambda: late.ended or len(pings) >= 4)
+
+    for _ in range(20):  # on a busy machine the pong may come too late
+        net.run(test())
+        if len(pings) >= 4:
+            break
+    assert pings[:4] == ["late", "other", "late", "other"]
+
+
+def test_it_sleeps_until_a_ping_is_due(net: Network) -> None:
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        call_later = loop.call_later
+        delays: list[float] = []
+
+        def counted(delay: float, *args: Any, **options: Any) -> Any:
+            delays.append(delay)
+            return call_later(delay, *args, **options)
+
+        async with raw_peer(net, KeptAlive) as (peer, _):
+            await answer_pings(peer, 1)
+            loop.call_later = counted  # type: ignore[method-assign,assignment]
+            await answer_pings(peer, 3)
+        assert 3 <= len(delays) < 30
+
+    net.run(test())
+
+
+@over_both_loops
 def test_a_dead_peer_among_others(net: Network) -> None:
     async def test() -> None:
         async with raw_peer(net, lambda: KeptAlive(INTERVAL, 4 * INTERVAL)) as (_, dead):

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import DOCS, code_blocks
+
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
+
+OTHERS = {"setuptools", "Cython"}  # what a page may import without being checked against it
+# A page may leave out an annotation that would tell its reader nothing.
+LENIENT = ["--allow-untyped-defs", "--allow-incomplete-defs", "--allow-any-generics", "--no-strict-equality"]
 
 pytestmark = pytest.mark.timeout(300)  # a busy machine checks types slowly
 
@@ -33,6 +40,20 @@ def test_mistakes_are_found() -> None:
     status, printed = run("mypy", "--strict", str(file))
     assert status == 1
     assert {int(line.split(":")[1]) for line in printed.splitlines() if ": error:" in line} == marked
+
+
+def imports_others(code: str) -> bool:
+    tree = ast.walk(ast.parse(code))
+    modules = {node.module or "" for node in tree if isinstance(node, ast.ImportFrom)}
+    return bool({module.partition(".")[0] for module in modules} & OTHERS)
+
+
+def test_the_code_of_the_pages_fits_the_package(tmp_path: Path) -> None:
+    for name, code in code_blocks():
+        if not imports_others(code):
+            (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
+    status, printed = run("mypy", *LENIENT, str(tmp_path), str(DOCS / "tutorial"))
+    assert status == 0, printed
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="stubtest knows the standard library of newer versions only")

@@ -189,6 +189,13 @@ def test_a_101_with_a_length_that_is_none(value: str) -> None:
         reader().feed(data.replace(b" 101 ", b" 200 "))
 
 
+def test_a_wrong_line_behind_a_length_that_is_none() -> None:
+    """The parser of HTTP has stopped at the length, and does not see it."""
+    error = refused(response(*HEADERS, "Content-Length: x", "no colon"))
+    assert isinstance(error, WSInvalidMessageError)
+    assert "a header line isn't 'name: value' ended by CR LF" in str(error)
+
+
 def refused_header_of(read: ResponseReader, rest: bytes) -> tuple[str, str | None]:
     with pytest.raises(WSInvalidHeaderError) as caught:
         read.feed(rest)

@@ -70,7 +70,7 @@ def test_the_query(path: bytes, pairs: list[tuple[str, str]]) -> None:
         (["junk; a=1; =x; ;; {}[]=y; b c=2"], {"a": "1", "{}[]": "y", "b c": "2"}),
         (["sid=first; sid=second"], {"sid": "first"}),
         (['a="quoted"; b="; c=""'], {"a": "quoted", "b": '"', "c": ""}),
-        ([r'a="x\054\"y\073\\"; b="\n\400"'], {"a": 'x,"y;\\', "b": "n400"}),
+        ([r'a="x\054\"y\073\\\011"; b="\n\400"'], {"a": 'x,"y;\\\t', "b": "n400"}),
     ],
 )
 def test_the_cookies(lines: list[str], cookies: dict[str, str]) -> None:
@@ -79,7 +79,7 @@ def test_the_cookies(lines: list[str], cookies: dict[str, str]) -> None:
 
 def test_cookies_as_the_standard_library_writes_them() -> None:
     http_cookies = pytest.importorskip("http.cookies")
-    value = 'all of: ,;"\\ \t é'
+    value = 'all of: ,;"\\ é'  # no control characters, which newer releases of it refuse to write
     morsel = http_cookies.SimpleCookie({"a": value})["a"]
     assert request(b"/", f"x=1; a={morsel.coded_value}").cookies == {"x": "1", "a": value}
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
+import socket
 from typing import Any
 
 import pytest
@@ -230,6 +232,16 @@ def test_an_answer_without_a_length_is_framed(net: Network) -> None:
     net.run(test())
 
 
+def test_a_status_without_a_name_is_sent_without(net: Network) -> None:
+    async def test() -> None:
+        async with asking(net) as (_, peer, call):
+            await call.send({"type": START, "status": 299})
+            await call.send({"type": BODY})
+            assert await peer.reader.readline() == b"HTTP/1.1 299 \r\n"
+
+    net.run(test())
+
+
 @pytest.mark.parametrize("status", [99, 600, "404", 101])
 def test_an_answer_that_is_none_is_a_500(net: Network, status: object) -> None:
     async def test() -> None:
@@ -274,6 +286,36 @@ def test_an_answer_waits_for_a_client_that_does_not_read(net: Network) -> None:
     net.run(test())
 
 
+def test_what_a_client_sends_behind_a_refusal_is_read_and_dropped(net: Network) -> None:
+    """Or a client that writes before it reads would never see the answer."""
+
+    async def test() -> None:
+        async with asking(net) as (_, peer, call):
+            await call.send({"type": START, "status": 404, "headers": []})
+            for _ in range(2):
+                await call.send({"type": BODY, "body": b"part", "more_body": True})
+                peer.write(bytes(10_000_000))
+                await peer.writer.drain()
+            assert (await head_of(peer))[0] == 404
+            assert await peer.reader.readexactly(18) == b"4\r\npart\r\n4\r\npart\r\n"
+
+    net.run(test())
+
+
+def test_an_answer_that_a_client_does_not_take_has_its_time(net: Network) -> None:
+    async def test() -> None:
+        async with asking(net) as (served, peer, call):
+            peer.writer.transport.pause_reading()
+            (connection,) = served.state.connections
+            connection.close_timeout = 0.02
+            await call.send({"type": START, "status": 404})
+            await call.send({"type": BODY, "body": b"x" * 30_000_000})
+            call.return_()
+            await served.ended()
+
+    net.run(test())
+
+
 @pytest.mark.parametrize("event", [text("too early"), {"type": BODY}, {"type": "nonsense"}])
 def test_before_an_answer_nothing_else_is_taken(net: Network, event: Any) -> None:
     async def test() -> None:
@@ -309,6 +351,46 @@ def test_an_application_that_does_not_answer_is_a_500(
     net.run(test())
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_an_application_that_exits_ends_the_loop(error: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with asking(Network()) as (_, peer, call):
+            call.raise_(error(7))
+            assert (await answer_of(peer))[0] == 500
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(test())
+    with pytest.raises(error, match="7"):
+        loop.run_until_complete(task)
+    loop.run_until_complete(task)
+    loop.close()
+    assert "Exception in ASGI application\n" in caplog.messages
+
+
+@pytest.mark.parametrize("resets", [True, False])
+def test_an_application_has_a_context_of_its_own_where_the_server_wants_it(net: Network, resets: bool) -> None:
+    variable = contextvars.ContextVar("variable", default="of the application")
+
+    async def test() -> None:
+        async with serving(net) as served:
+            served.config.reset_contextvars = resets
+            told = asyncio.get_running_loop().create_future()
+
+            async def application(scope: Any, receive: Any, send: Any) -> None:
+                told.set_result(variable.get())
+
+            served.config.loaded_app = application
+            variable.set("of the server")
+            server_too, client = socket.socketpair()
+            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(served.protocol, server_too)
+            with client:
+                client.send(HEAD % b"/" + b"\r\n")
+                assert await told == ("of the application" if resets else "of the server")
+            transport.abort()
+
+    net.run(test())
+
+
 def test_a_client_that_leaves_before_the_answer_is_1006(net: Network, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         async with asking(net) as (served, peer, call):
@@ -322,6 +404,34 @@ def test_a_client_that_leaves_before_the_answer_is_1006(net: Network, caplog: py
             call.return_()
             await served.ended()
         assert not caplog.records
+
+    net.run(test())
+
+
+def test_a_client_that_leaves_in_the_moment_of_the_answer_is_told_of_at_once(net: Network) -> None:
+    async def test() -> None:
+        async with asking(net) as (served, _peer, call):
+            assert await call.receive() == CONNECT
+            (connection,) = served.state.connections
+            connection.transport.abort()  # connection_lost() comes with the next turn of the loop
+            with pytest.raises(OSError, match=r"^$"):
+                await call.send(ACCEPT)
+
+    net.run(test())
+
+
+def test_a_client_that_does_not_wait_for_the_answer_waits_for_room(net: Network) -> None:
+    async def test() -> None:
+        async with asking(net) as (served, peer, call):
+            peer.write(encode(TEXT, b"x" * 12_000_000, mask=True))
+            draining = asyncio.ensure_future(peer.writer.drain())
+            (connection,) = served.state.connections
+            while connection.transport.is_reading():
+                await asyncio.sleep(0)
+            assert not draining.done()
+            await call.accept()
+            assert len((await call.receive())["text"]) == 12_000_000
+            await draining
 
     net.run(test())
 

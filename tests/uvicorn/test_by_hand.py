@@ -12,7 +12,7 @@ import pytest
 from picows.uvicorn import PicowsProtocol
 from tests.connection.networks import Network
 from tests.connection.peers import CLOSE, PONG, TEXT, encode
-from tests.uvicorn.serving import ACCEPT, CONNECT, HEAD, Call, Served, text
+from tests.uvicorn.serving import ACCEPT, CONNECT, HEAD, Call, Served, text, uvicorn
 
 REQUEST = HEAD.lower().replace(b"get", b"GET").replace(b"http/", b"HTTP/").replace(b"dghlihnhbxbszsbub25jzq==", b"x" * 22 + b"==")
 
@@ -95,6 +95,53 @@ def test_bytes_are_taken_from_a_transport_that_still_calls_the_class(net: Networ
         protocol.connection_lost(ConnectionResetError())
         with pytest.raises(OSError, match=r"^$"):
             await sending
+        assert await call.receive() == {"type": "websocket.disconnect", "code": 1006}
+        await end(served, protocol)
+
+    net.run(test())
+
+
+def test_a_request_may_come_in_pieces_and_to_a_config_that_nobody_has_loaded(net: Network) -> None:
+    async def test() -> None:
+        served = Served()
+        served.config = uvicorn.Config(served.application, interface="asgi3", log_config=None)
+        protocol, transport = built(served)
+        request = REQUEST % b"/" + b"\r\n"
+        for at in range(len(request)):
+            assert served.calls.empty()
+            protocol.data_received(request[at : at + 1])
+        call = await served.calls.get()
+        await call.accept()
+        assert transport.taken().startswith(b"HTTP/1.1 101 ")
+        await end(served, protocol)
+
+    net.run(test())
+
+
+def test_a_request_that_was_refused_is_answered_once(net: Network) -> None:
+    async def test() -> None:
+        served = Served()
+        protocol, transport = built(served)
+        protocol.data_received(b"POST / HTTP/1.1\r\n\r\n")
+        assert transport.taken().startswith(b"HTTP/1.1 405 ")
+        assert transport.closed
+        protocol.data_received(REQUEST % b"/" + b"\r\n")
+        assert transport.taken() == b""
+        await end(served, protocol)
+        assert served.calls.empty()
+
+    net.run(test())
+
+
+def test_a_client_that_says_no_more_is_gone(net: Network) -> None:
+    async def test() -> None:
+        served = Served()
+        protocol, transport, call = await accepted(served)
+        assert not protocol.eof_received()  # the transport closes by itself
+        with pytest.raises(OSError, match=r"^$"):
+            await call.send(text("late"))
+        assert transport.taken() == b""
+        protocol.connection_lost(None)
         assert await call.receive() == {"type": "websocket.disconnect", "code": 1006}
         await end(served, protocol)
 

@@ -105,6 +105,9 @@ def test_the_application_closes(net: Network, returns: bool) -> None:
             await peer.close()
             await asyncio.wait_for(no_connections(served), 5)
             assert await call.receive() == disconnect(3000, "reason")
+            if returns:  # and nobody is left who would take it
+                with pytest.raises(OSError, match=r"^$"):
+                    await call.send(text("later"))
 
     net.run(test())
 

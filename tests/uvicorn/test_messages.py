@@ -10,12 +10,44 @@ import pytest
 
 from picows import WSDeflate, WSMsgType
 from tests.connection.networks import Network, Recorder, cut, over_tcp_and_tls
-from tests.connection.peers import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_code
-from tests.uvicorn.serving import accepted, binary, closed_with, over_both_http_classes, serving, text
+from tests.connection.peers import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_code, take_at_once
+from tests.uvicorn.serving import (
+    ACCEPT,
+    CONNECT,
+    accepted,
+    asking,
+    binary,
+    closed_with,
+    head_of,
+    over_both_http_classes,
+    serving,
+    text,
+)
 
 
 def receive_event(**message: object) -> dict[str, object]:
     return {"type": "websocket.receive", **message}
+
+
+def test_what_the_server_has_written_goes_first(net: Network) -> None:
+    """It waits in the transport, and the socket would take more: whoever writes there overtakes it."""
+
+    async def test() -> None:
+        async with asking(net) as (served, peer, call):
+            assert await call.receive() == CONNECT
+            (protocol,) = served.state.connections
+            page = bytes(16 << 20)
+            protocol.transport.write(page)
+            taken = take_at_once(peer)
+            assert protocol.transport.get_write_buffer_size() > 0
+            await call.send(ACCEPT)
+            sending = asyncio.ensure_future(call.send(text("behind")))
+            assert taken + await peer.reader.readexactly(len(page) - len(taken)) == page
+            assert (await head_of(peer))[0] == 101
+            assert (await peer.receive()).payload == b"behind"
+            await sending
+
+    net.run(test())
 
 
 @over_both_http_classes

@@ -93,9 +93,12 @@ def test_uvloop_is_used_if_it_is_installed() -> None:
     async def test(running: Running) -> None:
         async with running.connect() as client:
             assert str(await client.recv()).startswith("uvloop")
+            running.process.send_signal(signal.SIGTERM)
+            assert await closed(client) == (1001, "")
 
     with running_program("default") as running:
         asyncio.run(test(running))
+        assert running.rest() == "the handler saw 1001\n"
 
 
 def test_handlers_that_stay_are_cancelled() -> None:
@@ -215,3 +218,30 @@ def test_a_loop_of_eager_tasks(place: Place) -> None:
             assert await client.recv() == "hello"
 
     place.run(test())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_unix_socket_is_told(loop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = os.fspath(tmp_path / "socket")
+
+    async def stop() -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "stopping"
+
+    def ask() -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(30)
+            while client.connect_ex(path):
+                time.sleep(0.001)
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answers.append(client.recv(65536))
+
+    answers: list[bytes] = []
+    client = threading.Thread(target=ask)
+    client.start()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        ASyncApp([Route("/", "GET", stop)]).run(None, None, use_uvloop=loop == "uvloop", sock=sock)
+    client.join()
+    assert answers[0].endswith(b"stopping")
+    assert capsys.readouterr().out == f"Listening on unix socket {path!r}\n"

@@ -311,6 +311,25 @@ def test_a_subprotocol_is_chosen(place: Place) -> None:
     place.run(test())
 
 
+@over_own_networks
+def test_a_header_that_cannot_be_sent_leaves_the_answer_open(place: Place) -> None:
+    async def try_again(ws: WebSocket) -> None:
+        for header in ((b"x\r\ny", b"value"), (b"x", b"val\nue")):
+            with pytest.raises(ValueError, match=r"(?i)header|name|value"):
+                await ws.send_msg({"type": "websocket.accept", "headers": [header]})
+        assert ws.connecting
+        await ws.connect()
+        await ws.send("hello")
+
+    async def test() -> None:
+        handler = Handler(try_again)
+        async with place.handler(handler) as served, served.connect() as client:
+            assert await client.recv() == "hello"
+            await handler.result
+
+    place.run(test())
+
+
 @over_both_places
 def test_events_of_asgi_are_done(place: Place) -> None:
     async def speak(ws: WebSocket) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import inspect
 import itertools
 import logging
@@ -20,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from picows.websockets import Headers, ProxyError
+from picows.websockets import Headers, InvalidURI, ProxyError
 from tests.connection.networks import Network, over_both_loops
 from tests.connection.peers import upgrade_response
 from tests.connection.proxies import Redirector, be_silent, client_tls, running_proxy, scripted, server_tls
@@ -215,6 +216,30 @@ def test_wrong_answers(answer: str, net: Network) -> None:
     net.run(test())
 
 
+@pytest.mark.parametrize("uri", ["ws://a b/", "ws://a:0/", "ws://a/\0"])
+def test_a_uri_that_cannot_be_sent_is_told(net: Network, uri: str) -> None:
+    async def test() -> None:
+        with pytest.raises(InvalidURI) as raised:
+            await ours.connect(uri, proxy=None)
+        assert raised.value.uri == uri
+
+    net.run(test())
+
+
+def test_a_time_limit_of_the_system_is_told_as_it_is() -> None:
+    """It takes minutes; the loop says here what the kernel would."""
+
+    class Loop(asyncio.SelectorEventLoop):
+        async def sock_connect(self, *_: Any) -> None:
+            raise TimeoutError(errno.ETIMEDOUT, "it takes minutes")
+
+    loop = Loop()
+    with pytest.raises(TimeoutError, match="it takes minutes") as raised:
+        loop.run_until_complete(ours.connect("ws://127.0.0.1:1/", proxy=None)._connect_in_time())
+    assert raised.value.errno == errno.ETIMEDOUT
+    loop.close()
+
+
 @over_both_loops
 @pytest.mark.parametrize("over_tls", [False, True])
 def test_a_silent_server_is_timed_out(net: Network, over_tls: bool) -> None:
@@ -315,6 +340,12 @@ def test_a_unix_socket(net: Network, tmp_path: Path) -> None:
                 await ws.send("x")
                 assert await ws.recv() == "x"
             path.unlink(missing_ok=True)
+        async with unix_serve(echo, str(path)):
+            connected = socket.socket(socket.AF_UNIX)
+            connected.connect(str(path))
+            async with ours.unix_connect(sock=connected) as ws:
+                await ws.send("x")
+                assert await ws.recv() == "x"
         for arguments in ({}, {"path": path, "sock": socket.socket()}):
             with pytest.raises(ValueError, match="path and sock"):
                 await ours.unix_connect(**arguments)
@@ -353,6 +384,8 @@ def test_tls_with_a_proxy_has_arguments_of_its_own(net: Network) -> None:
             async with ours.connect(uri, proxy_server_hostname="localhost", **tls) as ws:
                 await ws.send("x")
                 assert await ws.recv() == "x"
+            with pytest.raises(ssl.SSLCertVerificationError, match=r"(?i)self.signed"):
+                await ours.connect(uri, **{**tls, "proxy_ssl": True})
             with pytest.raises(ssl.SSLCertVerificationError, match=r"(?i)hostname mismatch"):
                 await ours.connect(uri, proxy_server_hostname="elsewhere.test", **tls)
             async with scripted(be_silent) as port:
@@ -601,7 +634,9 @@ def test_compression(net: Network) -> None:
         async with their_server(net, echo) as uri:
             offered = []
             factory = [Factory()]
-            for options in ({}, {"compression": None}, {"extensions": factory}, {"extensions": factory, "compression": None}):
+            second = [*factory, type("Second", (), {"name": "permessage-deflate", "client_no_context_takeover": True})()]
+            choices = ({}, {"compression": None}, {"extensions": factory}, {"extensions": factory, "compression": None})
+            for options in (*choices, {"extensions": second}):
                 async with ours.connect(uri, **options) as ws:
                     offered.append(ws.request.headers.get("Sec-WebSocket-Extensions"))
                     await ws.send("x" * 10_000)
@@ -609,7 +644,7 @@ def test_compression(net: Network) -> None:
             async with theirs.connect(uri) as ws:
                 assert ws.request.headers["Sec-WebSocket-Extensions"] == offered[0]
             assert offered[1] is None
-            assert offered[2] == offered[3]
+            assert offered[2] == offered[3] == offered[4]
             assert "server_no_context_takeover" in offered[2]
             assert "server_max_window_bits=10" in offered[2]
 

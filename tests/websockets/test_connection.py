@@ -107,6 +107,7 @@ def test_an_end_by_the_client(net: Network, args: Any) -> None:
         await ws.send("before")
         await ws.close(*args)
         told = [await outcome(ws.recv()), await outcome(ws.recv()), await outcome(ws.send("late"))]
+        told += [await outcome(ws.ping("late")), await outcome(ws.pong("late"))]
         await ws.wait_closed()
         return told
 
@@ -244,6 +245,27 @@ def test_a_send_waits_for_the_end_and_tells_its_codes(net: Network) -> None:
             for task in sending:
                 assert shown((await errors(task))[0])[1:4] == ((3000, "answer"), (3000, "x"), False)
             await closing
+
+    net.run(test())
+
+
+def test_a_close_within_a_fragmented_message_is_an_error(net: Network) -> None:
+    async def test() -> None:
+        async def endless() -> AsyncIterator[str]:
+            yield "first"
+            await asyncio.Event().wait()
+
+        async with raw_peer() as (peer, ws):
+            fragmented = asyncio.ensure_future(ws.send(endless()))
+            assert (await peer.receive()).payload == b"first"
+            closing = asyncio.ensure_future(ws.close())
+            frame = await peer.receive()
+            assert (frame.msg_type, frame.payload) == (CLOSE, b"\x03\xf3close during fragmented message")
+            peer.send(CLOSE, frame.payload)
+            await peer.close()
+            await closing
+            fragmented.cancel()
+            await asyncio.wait([fragmented])
 
     net.run(test())
 

@@ -35,6 +35,16 @@ def test_each_module_is_there_once() -> None:
     run(code)
 
 
+def test_a_module_need_not_be_imported_by_its_name() -> None:
+    run("import picows.websockets as ws\nassert ws.headers.parse_connection('a, b') == ['a', 'b']")
+
+
+def test_it_can_be_loaded_anew() -> None:
+    """As programs do that load changed code."""
+    count = "sum(type(finder).__name__ == 'Finder' for finder in sys.meta_path)"
+    run(IN_ITS_PLACE + f"import importlib\nimportlib.reload(picows.websockets)\nassert {count} == 1")
+
+
 def test_it_does_not_take_itself_for_the_package() -> None:
     print_home = "from websockets.exceptions import ConnectionClosed\nprint(ConnectionClosed.__module__)"
     assert run(IN_ITS_PLACE + print_home) == "picows.websockets.exceptions\n"

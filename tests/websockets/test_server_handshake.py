@@ -57,9 +57,10 @@ def test_a_request_is_accepted(net: Network, caplog: pytest.LogCaptureFixture) -
 @pytest.mark.parametrize(("header", "expected"), [("abc", "Server: abc\r\n"), (None, None)])
 def test_the_server_header(net: Network, header: str | None, expected: str | None) -> None:
     async def test() -> None:
-        async with running(net, server_header=header) as (server, _), asking(server, request()) as peer:
-            head = await head_of(peer)
-            assert (expected in head) if expected else ("Server" not in head)
+        for options in ({}, {"process_response": lambda *args: None}):
+            async with running(net, server_header=header, **options) as (server, _), asking(server, request()) as peer:
+                head = await head_of(peer)
+                assert (expected in head) if expected else ("Server" not in head)
 
     net.run(test())
 
@@ -224,6 +225,26 @@ def test_process_request_answers_in_place_of_an_upgrade(net: Network, kind: Any,
 
     net.run(test())
     assert records(caplog).count("HTTP response sent (200 OK)") == 2
+
+
+def test_what_a_hook_keeps_at_the_connection_stays(net: Network) -> None:
+    async def process_request(connection: ServerConnection, request: Any) -> None:
+        with pytest.raises(RuntimeError, match="not made yet"):
+            await connection.ping()
+        connection.user, connection.password = "somebody", "secret"
+        del connection.password
+
+    async def handler(ws: ServerConnection) -> None:
+        assert not hasattr(ws, "password")
+        with pytest.raises(AttributeError, match="password"):
+            del ws.password
+        await ws.send(ws.user)
+
+    async def test() -> None:
+        async with running(net, handler, process_request=process_request) as (_, url), client(url) as ws:
+            assert await ws.recv() == "somebody"
+
+    net.run(test())
 
 
 @over_both_loops
@@ -404,6 +425,16 @@ def test_what_a_connection_knows_of_its_handshake(net: Network) -> None:
             assert seen == [("/a?b", "1", 101, int(url.split(":")[2][:-1]), None)]
 
     net.run(test())
+
+
+def test_a_connection_that_is_none_is_a_500_and_in_the_log(net: Network, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with running(net, create_connection=lambda *args, **kwargs: "none") as (server, _):  # type: ignore[arg-type]
+            assert (await answer(server, request()))[0] == 500
+
+    net.run(test())
+    (error,) = (record.exc_info[1] for record in caplog.records if record.exc_info)
+    assert str(error) == "create_connection returned 'none', expected a ServerConnection"
 
 
 def test_create_connection(net: Network) -> None:

@@ -63,6 +63,14 @@ def test_the_types_are_those_of_websockets_where_it_is_installed() -> None:
         assert {getattr(ours, name).__module__ for name in names} == {home}
 
 
+def test_a_type_that_the_table_of_shared_ones_lacks_is_noticed() -> None:
+    class Stranger:
+        __module__ = "picows.websockets.frames"
+
+    with pytest.raises(LookupError, match="Stranger does not stand in the table"):
+        _types.shared(Stranger)
+
+
 def test_the_same_tests_pass_without_the_package() -> None:
     if not INSTALLED:
         return

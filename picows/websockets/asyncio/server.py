@@ -186,8 +186,7 @@ class Server:
         self._server: WSServer | None = None
         self._handlers: dict[asyncio.Future[None], ServerConnection] = {}  # those that run
         self._closings: set[asyncio.Task[None]] = set()  # of connections whose handler is done
-        self._stopped: asyncio.Future[None]  # done once close() was called
-        self._closing: asyncio.Task[None] | None = None
+        self._stopped: asyncio.Future[asyncio.Task[None]]  # what close() has begun
         # One object each for all connections.
         self._on_handler_done = self._handler_done
         self._on_closed = self._closings.discard
@@ -243,7 +242,7 @@ class Server:
 
     def is_serving(self) -> bool:
         """Whether it accepts new connections."""
-        return self._closing is None and self._started.is_serving()
+        return self._started.is_serving()
 
     async def start_serving(self) -> None:
         """Begin to accept connections, after ``start_serving=False``."""
@@ -277,19 +276,17 @@ class Server:
         """
         if len(Close(code, reason).serialize()) > _LARGEST_CONTROL_PAYLOAD:
             raise ProtocolError("control frame too long")
-        if self._closing is None:
-            self._started.close()
-            self._started.refuse_clients()
-            self._stopped.set_result(None)
-            self._closing = self.get_loop().create_task(
-                self._close(close_connections, code, reason)
-            )
+        server = self._started
+        if not self._stopped.done():
+            server.close()
+            server.refuse_clients()
+            closing = self._close(close_connections, code, reason)
+            self._stopped.set_result(self.get_loop().create_task(closing))
 
     async def wait_closed(self) -> None:
         """Wait until :meth:`close` has done all: connections have ended, handlers returned."""
-        await asyncio.shield(self._stopped)
-        if self._closing is not None:
-            await asyncio.shield(self._closing)
+        closing = await asyncio.shield(self._stopped)
+        await asyncio.shield(closing)
 
     async def _close(self, close_connections: bool, code: CloseCode | int, reason: str) -> None:
         server = self._started
