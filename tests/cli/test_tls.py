@@ -12,7 +12,7 @@ import pytest
 from picows import WSListener, WSMsgType, WSTransport
 from picows.cli import main
 from tests.cli.servers import serving
-from tests.connection.proxies import CERTIFICATE, server_tls
+from tests.connection.proxies import CERTIFICATE, new_server_tls, server_tls
 
 CLIENT = Path(__file__).parent / "client.pem"  # of a client, with its key
 
@@ -40,7 +40,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def strict_server() -> Iterator[str]:
-    tls = server_tls()
+    tls = new_server_tls()
     tls.load_verify_locations(CLIENT)
     tls.verify_mode = ssl.CERT_REQUIRED
     with serving(lambda request: Greeter(), ssl=tls, use_aiofastnet=False) as url:
