@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -88,8 +89,8 @@ def try_out(python: str, tests: str, pytest_args: str) -> None:
     """Compile a user's extension, and run the tests, on the package that `python` has installed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        shutil.copytree(CHECKOUT / "tests", folder / "tests", ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__"))
-        shutil.copytree(CHECKOUT / "examples", folder / "examples", ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__"))
+        for name in ("tests", "examples", "fuzz"):
+            shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__"))
         shutil.copy(CHECKOUT / "pyproject.toml", folder)
         where = output([python, "-c", "import picows; print(picows.__file__)"], folder)
         if not Path(where).is_relative_to(Path(python).parents[1]):
@@ -98,7 +99,7 @@ def try_out(python: str, tests: str, pytest_args: str) -> None:
         run([python, "build_user_listener.py", "-q", "build_ext", "--inplace"], user)
         if SEEN not in output([python, "echo.py"], user):
             raise SystemExit("the compiled listener does not see what it should")
-        run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests.split(), *pytest_args.split()], folder)
+        run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests.split(), *shlex.split(pytest_args)], folder)
 
 
 def newest(folder: Path, pattern: str) -> Path:

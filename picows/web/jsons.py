@@ -19,7 +19,8 @@ def functions() -> tuple[Loads, Dumps]:
             continue
         return getattr(module, loads), getattr(module, dumps)
     module = import_module("json")
-    return module.loads, module.dumps
+    # As the other two write it.
+    return module.loads, module.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 loads: Loads

@@ -84,7 +84,9 @@ class Program:
     def kill(self) -> None:
         assert self.process.stdout is not None
         if not self.process.stdout.closed:
-            self.process.kill()
+            # Its session: a worker that outlived it would keep the pipe open.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.communicate()
 
 

@@ -32,7 +32,7 @@ class Talker(WSListener):
                 transport.send(WSMsgType.BINARY, number.to_bytes(4, "big") * 25_000)
 
     def on_ws_disconnected(self, transport):
-        print("ended with", transport.close_code, flush=True)
+        print("ended with", int(transport.close_code), flush=True)  # a WSCloseCode prints its name before Python 3.11
 
 def accept(request):
     return Talker()

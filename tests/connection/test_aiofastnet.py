@@ -18,6 +18,8 @@ from tests.connection.networks import NETWORKS, Network, Recorder, over_every_tl
 
 @over_tcp_and_tls
 def test_it_is_used_by_itself_where_it_is_quicker(net: Network) -> None:
+    pytest.importorskip("aiofastnet")
+
     async def test() -> None:
         default = {"use_aiofastnet": None}
         async with net.pair(client_options=default, server_options=default) as ends:

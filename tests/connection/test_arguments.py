@@ -19,7 +19,7 @@ import picows.proxy
 from picows import WSInvalidURL, WSListener, ws_connect, ws_create_server
 
 URL = "ws://localhost:9/"
-PACKAGE = Path(__file__).parents[2] / "picows"
+PACKAGE = Path(picows.__file__).parent
 
 COMMON = [
     ("disconnect_on_exception", "yes", TypeError),

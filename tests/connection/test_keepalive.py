@@ -568,9 +568,9 @@ def test_the_last_data_of_a_peer_are_life(net: Network) -> None:
 @over_both_loops
 def test_a_peer_that_is_silent_after_our_close_is_left(net: Network) -> None:
     async def test(role: str, strategy: WSAutoPingStrategy) -> None:
-        options = auto_ping(auto_ping_idle_timeout=2 * REPLY, auto_ping_reply_timeout=REPLY, auto_ping_strategy=strategy)
+        options = auto_ping(auto_ping_idle_timeout=6 * REPLY, auto_ping_reply_timeout=REPLY, auto_ping_strategy=strategy)
         async with ROLES[role](net, Recorder, **options) as (peer, listener):
-            # Silence before it does not count.
+            # Silence before it does not count. A loaded machine must not be as late as the idle time-out is long.
             await asyncio.sleep(1.5 * REPLY)
             closed = time.monotonic()
             listener.transport.send_close(1000)

