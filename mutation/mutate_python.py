@@ -157,8 +157,9 @@ class Runs:
         """The tests that run one of these lines, or any of the file where none is named."""
         by_line = self._data.contexts_by_lineno(f"{self._tree}/{path}")
         contexts = {context for line in lines or by_line for context in by_line.get(line, ())}
-        # What runs in other processes only, is noted for no line.
-        return self._quickest({context.rpartition("|")[0] for context in contexts} & self.seconds.keys() or {*self.seconds})
+        tests = {context.rpartition("|")[0] for context in contexts} & self.seconds.keys()
+        # What runs in other processes only, or before all tests, is noted for none.
+        return self._quickest(tests or {test for test in self.seconds if test.startswith(tuple(tests_of(path).split()))})
 
     @functools.cached_property
     def _look_at_what_is_imported(self) -> list[str]:

@@ -89,8 +89,8 @@ def try_out(python: str, tests: str, pytest_args: str) -> None:
     """Compile a user's extension, and run the tests, on the package that `python` has installed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for name in ("tests", "examples", "fuzz"):
-            shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__"))
+        for part in ("tests", "examples", "fuzz"):
+            shutil.copytree(CHECKOUT / part, folder / part, ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__"))
         shutil.copy(CHECKOUT / "pyproject.toml", folder)
         where = output([python, "-c", "import picows; print(picows.__file__)"], folder)
         if not Path(where).is_relative_to(Path(python).parents[1]):

@@ -22,6 +22,9 @@ __all__ = ["RedisBroker"]
 
 _logger = logging.getLogger("picows.brokers.redis")
 
+# A connection that is no good any more; a RuntimeError is uvloop's, of a transport that was closed.
+_AWAY = (RedisError, OSError, RuntimeError)
+
 ANSWER_TIMEOUT = 5.0  # seconds without a word until Redis is asked whether it is there, and as many for the answer
 CONFIRM_TIMEOUT = 10.0  # seconds for the next answer to what was published
 RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between attempts to reconnect; the last one again and again
@@ -79,7 +82,7 @@ class RedisBroker:
         )
         try:
             await self._connect()
-        except (RedisError, OSError) as error:
+        except _AWAY as error:
             await self._pubsub.aclose()
             await self._client.aclose()
             raise WSBrokerError(f"Redis at {self._place} cannot be reached: {error}") from None
@@ -109,7 +112,7 @@ class RedisBroker:
                 await self._pubsub.subscribe(channel)
             await confirmed
             return await self._last(channel) if self.stores else None
-        except (RedisError, OSError) as error:
+        except _AWAY as error:
             await self.unsubscribe(topic)
             raise WSBrokerError(f"Redis at {self._place} has not confirmed the subscription: {error}") from None
 
@@ -117,7 +120,7 @@ class RedisBroker:
         channel = self._prefix + topic
         self._channels.pop(channel, None)
         if self._up:
-            with contextlib.suppress(RedisError, OSError):  # gone with the connection
+            with contextlib.suppress(*_AWAY):  # gone with the connection
                 await self._pubsub.unsubscribe(channel)
 
     async def missed(self, topic: str, since: str) -> AsyncIterator[tuple[str, bytes]]:
@@ -141,7 +144,7 @@ class RedisBroker:
             pipe.xrange(key, f"({since}", count=BATCH)
             try:
                 info, first, entries = await pipe.execute(raise_on_error=False)
-            except (RedisError, OSError) as error:
+            except _AWAY as error:
                 raise WSBrokerError(f"Redis at {self._place} is away: {error}") from None
         if isinstance(info, ResponseError) and "no such key" in str(info):
             info, last = {"length": 0, "entries-added": 0}, "0-0"
@@ -208,7 +211,7 @@ class RedisBroker:
                     else:  # pragma: no cover - tests do it, but the turn of a time-out is not told (CPython 3.11)
                         asked = True
                         await self._pubsub.ping()
-            except (RedisError, OSError) as error:
+            except _AWAY as error:
                 _logger.warning("the connection to Redis at %s was lost: %s", self._place, error)
             self._up = False
             self._outbox.set_up(False)
@@ -236,7 +239,7 @@ class RedisBroker:
                 await self._ask_for_changes(asked)
                 self._up = True  # from here on each call asks for itself
                 return
-            except (RedisError, OSError) as error:
+            except _AWAY as error:
                 _logger.info("Redis at %s is still away: %s", self._place, error)
 
     async def _ask_for_changes(self, asked: set[str]) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from picows import WSBrokerError, WSMsgType
-from tests.brokers.servers import Relay, process, publish_all, relayed, server_of
-from tests.connection.networks import Network
+from picows import WSBrokerError, WSMsgType, WSTopics
+from tests.brokers.servers import PASSWORD, USER, Relay, process, publish_all, relayed, server_of
+from tests.connection.networks import Network, subscribers
 
 TEXT = WSMsgType.TEXT
 
@@ -95,10 +95,9 @@ def test_messages_that_the_client_of_nats_has_dropped_are_told(
         async with process(net, "nats", tmp_path) as (_server, topics, _, servers):
             await topics.subscribe(servers[0].transport, "a")
             topics._broker._subscriptions["a"]._pending_bytes_limit = 10  # of 128 MB
-            publishing = asyncio.ensure_future(topics.publish("a", TEXT, "x" * 100))
+            await topics._broker.publish("a", b"x" * 100, None)
             while not caplog.messages:
                 await asyncio.sleep(0.001)
-            publishing.cancel()
             assert caplog.messages == ["messages on picows.a were dropped: this process is too slow"]
 
     net.run(test())
@@ -149,5 +148,73 @@ def test_what_comes_behind_an_unsubscription_is_dropped(net: Network, tmp_path: 
             assert received == [("b", b"wanted")]
             await there.close()
             await here.close()
+
+    net.run(test())
+
+
+def test_nats_may_be_away_when_topics_end(net: Network, tmp_path: Path) -> None:
+    """Also where something was not written yet."""
+
+    async def test() -> None:
+        async with process(net, "nats", tmp_path) as (server, topics, _, _servers):
+            await server.kill()
+            while topics._broker_there.is_set():
+                await asyncio.sleep(0.001)
+            await topics._broker.subscribe("a")
+
+    net.run(test())
+
+
+def test_a_nats_server_that_takes_fewer_subscriptions_than_before(
+    net: Network, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ends each new connection, too, until it takes them again."""
+    caplog.set_level(logging.INFO, "picows.brokers")
+
+    async def test() -> None:
+        server = server_of("nats", tmp_path)
+        user = f'authorization {{ user: {USER}, password: "{PASSWORD}" }}'
+        server.configure(user)
+        async with server, subscribers(net, 1) as (clients, servers), WSTopics(server.broker()) as topics:
+            for name in ("one", "two", "three", "four"):
+                await topics.subscribe(servers[0].transport, name)
+            await server.kill()
+            settings = Path(server.command[server.command.index("-c") + 1])
+            settings.write_text(f"max_subscriptions: 2\n{user}")
+            await server.start()
+            while caplog.text.count("still away: ") < 2:
+                await asyncio.sleep(0.01)
+            await server.kill()
+            settings.write_text(user)
+            await server.start()
+            await topics.publish("four", TEXT, "here", timeout=20)
+            assert await clients[0].payload() == b"here"
+
+    net.run(test())
+
+
+def test_a_redis_server_that_forbids_to_ask_for_it(
+    net: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is forbidden is no subscription, so the connection is no good."""
+    monkeypatch.setattr("picows.brokers.redis.ANSWER_TIMEOUT", 0.5)
+
+    async def test() -> None:
+        async with server_of("redis", tmp_path) as server, subscribers(net, 1) as (clients, servers):
+            limited = server.broker()
+            limited._url = limited._url.replace("redis://:", "redis://limited:")
+            free = WSTopics(server.broker())
+            async with free:
+                admin = free._broker._client  # type: ignore[attr-defined]
+                await admin.execute_command("ACL", "SETUSER", "limited", "on", f">{PASSWORD}", "~*", "&*", "+@all")
+                async with WSTopics(limited) as topics:
+                    await topics.subscribe(servers[0].transport, "a")
+                    await admin.execute_command("ACL", "SETUSER", "limited", "-ping")
+                    while "was lost: " not in caplog.text:
+                        await asyncio.sleep(0.01)
+                    await admin.execute_command("ACL", "SETUSER", "limited", "+ping")
+                    await topics.publish("a", TEXT, "one", timeout=20)
+                    assert await clients[0].payload() == b"one"
+        assert "'ping' command" in caplog.text
 
     net.run(test())

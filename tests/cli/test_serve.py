@@ -251,6 +251,7 @@ def test_a_dead_worker_is_replaced(start: Start, folder: Path) -> None:
 def test_a_worker_that_dies_at_once_is_not_replaced_at_once(start: Start, folder: Path) -> None:
     server = start("serve", "greeting:accept", "--port", 0, "--workers", 2, directory=folder)
     url = server.url()
+    processes_of(url, 2)  # both have read the module
 
     async def kill_one() -> None:
         transport, _, _ = await greeted(url)

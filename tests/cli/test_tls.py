@@ -12,7 +12,7 @@ import pytest
 from picows import WSListener, WSMsgType, WSTransport
 from picows.cli import main
 from tests.cli.servers import serving
-from tests.connection.proxies import CERTIFICATE, server_tls
+from tests.connection.proxies import CERTIFICATE, new_server_tls, server_tls
 
 CLIENT = Path(__file__).parent / "client.pem"  # of a client, with its key
 
@@ -31,18 +31,19 @@ def greet(url: str, *options: object) -> int:
     return main(["connect", url, "--count", "1", "--listen", *map(str, options)])
 
 
+# By the loop itself: servers of aiofastnet leave transports open where a handshake has failed.
 @pytest.fixture
 def server() -> Iterator[str]:
-    with serving(lambda request: Greeter(), ssl=server_tls()) as url:
+    with serving(lambda request: Greeter(), ssl=server_tls(), use_aiofastnet=False) as url:
         yield url.replace("ws:", "wss:")
 
 
 @pytest.fixture
 def strict_server() -> Iterator[str]:
-    tls = server_tls()
+    tls = new_server_tls()
     tls.load_verify_locations(CLIENT)
     tls.verify_mode = ssl.CERT_REQUIRED
-    with serving(lambda request: Greeter(), ssl=tls) as url:
+    with serving(lambda request: Greeter(), ssl=tls, use_aiofastnet=False) as url:
         yield url.replace("ws:", "wss:")
 
 
@@ -58,7 +59,7 @@ def test_who_is_trusted_is_told(server: str, capsys: Captured, options: tuple[ob
 
 
 def test_another_name_needs_more_than_an_authority(capsys: Captured) -> None:
-    with serving(lambda request: Greeter(), "127.0.0.2", ssl=server_tls()) as url:
+    with serving(lambda request: Greeter(), "127.0.0.2", ssl=server_tls(), use_aiofastnet=False) as url:
         url = url.replace("ws:", "wss:")
         assert greet(url, "--ca", CERTIFICATE) == 1
         assert "IP address mismatch" in capsys.readouterr().err

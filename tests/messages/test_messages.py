@@ -248,6 +248,8 @@ class TestLimits:
 
     def test_memory_that_is_not_there_is_a_memory_error(self) -> None:
         testcapi = pytest.importorskip("_testcapi")
+        if sys.gettrace() is not None:
+            pytest.skip("whoever counts the lines wants memory, too")
         reader = MessageReader(LIMIT)
         feed(reader, "2+", b"x" * 100)
         more = b"y" * 200
