@@ -51,7 +51,8 @@ def test_a_short_soak() -> None:
     [("lose", "were lost, or overtaken by the next"), ("leak", "when all connections had ended: .*'picows.picows.WSTransport'")],
 )
 def test_what_is_wrong_is_found(sabotage: str, found: str) -> None:
-    status, printed = soak("--seconds", "1", "--loops", "asyncio", "--settle", "0.5", "--sabotage", sabotage)
+    # The memory of a large frame is kept, by a timer, for up to two seconds.
+    status, printed = soak("--seconds", "1", "--loops", "asyncio", "--settle", "2.5", "--sabotage", sabotage)
     assert status == 1, printed
     assert re.search(found, printed), printed
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -77,7 +78,8 @@ def build(folder: Path) -> None:
     build_sdist = [sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", str(folder), str(source)]
     run(build_sdist, elsewhere)
     (sdist,) = folder.glob("*.tar.gz")
-    shutil.unpack_archive(sdist, folder / "unpacked")
+    trusting_less = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    shutil.unpack_archive(sdist, folder / "unpacked", **trusting_less)
     (unpacked,) = (folder / "unpacked").iterdir()
     wheel = wheel_of(unpacked, folder)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
