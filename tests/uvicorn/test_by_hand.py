@@ -104,7 +104,7 @@ def test_bytes_are_taken_from_a_transport_that_still_calls_the_class(net: Networ
 def test_a_request_may_come_in_pieces_and_to_a_config_that_nobody_has_loaded(net: Network) -> None:
     async def test() -> None:
         served = Served()
-        served.config = uvicorn.Config(served.application, interface="asgi3", log_config=None)
+        served.config = uvicorn.Config(served.application, ws=PicowsProtocol, interface="asgi3", log_config=None)
         protocol, transport = built(served)
         request = REQUEST % b"/" + b"\r\n"
         for at in range(len(request)):
