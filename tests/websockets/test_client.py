@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.client import responses
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -189,7 +190,10 @@ ANSWERS = {
     "redirect without a place": b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n",
     "redirect to another scheme": b"HTTP/1.1 302 Found\r\nLocation: ftp://x/\r\nContent-Length: 0\r\n\r\n",
     "no redirect": b"HTTP/1.1 304 Not Modified\r\nLocation: /x\r\n\r\n",
-    "redirects for ever": b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n",
+    **{
+        f"{status} for ever": f"HTTP/1.1 {status} {responses[status]}\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n".encode()
+        for status in (300, 301, 302, 303, 305, 307, 308, 408, 429, 500, 501, 502, 503, 504, 505)
+    },
 }
 
 

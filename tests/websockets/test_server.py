@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import inspect
 import logging
 import socket
 import sys
@@ -17,6 +19,16 @@ from tests.connection.networks import Network, over_both_loops, over_every_netwo
 from tests.connection.peers import CLOSE, TEXT, Peer, close_payload
 from tests.connection.proxies import client_tls
 from tests.websockets.servers import answer, asking, client, connect, echo, head_of, request, running, url_of
+
+
+@pytest.mark.needs_websockets
+@pytest.mark.parametrize("name", ["serve", "unix_serve"])
+def test_the_arguments_and_their_defaults(name: str) -> None:
+    pytest.importorskip("websockets", minversion="17")
+    theirs = importlib.import_module("websockets.asyncio.server")
+    parameters = [inspect.signature(function).parameters.values() for function in (globals()[name], getattr(theirs, name))]
+    ours, others = ([(p.name, p.kind, p.default) for p in side if p.name != "server_header"] for side in parameters)
+    assert ours == others
 
 
 async def code_received(peer: Peer) -> int:
@@ -471,6 +483,15 @@ def test_a_unix_server_does_not_remove_what_is_no_socket(net: Network, tmp_path:
 
     net.run(test())
     assert path.read_text() == "precious"
+
+
+def test_the_longest_reason_is_said(net: Network) -> None:
+    async def test() -> None:
+        async with running(net) as (server, url), client(url) as ws:
+            server.close(reason="x" * 123)
+            assert await closed(ws) == (1001, "x" * 123)
+
+    net.run(test())
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1, ""), (1005, ""), (1000, "x" * 124)])
