@@ -36,7 +36,8 @@ _REFUSED = re.compile('permissions violation for (publish|subscription) to "(.*)
 class NATSBroker:
     """A broker for :class:`WSTopics`: NATS, by the package ``nats-py`` (``pip install picows[nats]``).
 
-    Without `stream` messages travel as NATS core does it, at most once. With it each is also kept in a
+    Without `stream` messages travel as NATS core does it: at most once, and in the order of each
+    publisher, not of all. With it they have one order, and each is also kept in a
     stream of JetStream, so that ``subscribe(..., since=position)`` and an outage lose none.
 
     When the connection is lost it is made again, as often as it takes, with all subscriptions; both
@@ -73,6 +74,7 @@ class NATSBroker:
         self._receive, self._interrupted, self._restored = receive, interrupted, restored
         self._refused: set[tuple[str, str]] = set()  # "publish" or "subscription", and the subject in lower case
         self._renewing: asyncio.Task[None] | None = None
+        self._sending: asyncio.Task[list[Any]] | None = None
         self._client: Any = None
         self._closing = False
         try:
@@ -244,29 +246,42 @@ class NATSBroker:
             )
 
     async def _send(self, batch: list[Item]) -> Sequence[Exception | None]:
-        confirmed: list[Awaitable[Any]]
-        if self.stores:
-            confirmed = [await self._js.publish_async(subject, data) for subject, data in batch]
-        else:
-            for subject, data in batch:
-                self._refused.discard(("publish", subject.lower()))
-                await self._client.publish(subject, data)
-            confirmed = [self._confirmation()]
-        waiting: asyncio.Future[Any] = asyncio.gather(*confirmed, return_exceptions=True)
-        either: list[asyncio.Future[Any]] = [waiting, self._lost]
-        await asyncio.wait(either, timeout=CONFIRM_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done() or (self._lost.done() and not self.stores):
-            # A client that is disconnected has cancelled it, or left it waiting.
-            waiting.cancel()
-            waiting.add_done_callback(asyncio.Future.exception)  # nobody else asks for it
+        sending = self._sending = asyncio.ensure_future(self._send_all(batch))
+        either: list[asyncio.Future[Any]] = [sending, self._lost]
+        written = -1
+        try:
+            # A server that stands still does not read either: the client waits for room, without a limit of its own.
+            while not sending.done() and not self._lost.done() and written != self._client.stats["out_msgs"]:
+                written = self._client.stats["out_msgs"]
+                await asyncio.wait(either, timeout=CONFIRM_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sending.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else may ask for it
+            if not sending.done():
+                self._sending = None
+                sending.cancel()
+        if self._sending is None or (self._lost.done() and not self.stores):
+            # A client that is disconnected has cancelled the confirmation, or left it waiting.
             raise WSBrokerError(f"NATS at {self._places} went away, or did not answer in {CONFIRM_TIMEOUT} seconds")
-        outcome = [
-            WSBrokerError(repr(answer)) if isinstance(answer, BaseException) else None for answer in waiting.result()
-        ]
+        outcome = [WSBrokerError(repr(answer)) if isinstance(answer, BaseException) else None for answer in sending.result()]
         if self.stores:
             return outcome
         refused = [("publish", subject.lower()) in self._refused for subject, _ in batch]
         return [WSBrokerError("the server does not permit it") if each else outcome[0] for each in refused]
+
+    async def _send_all(self, batch: list[Item]) -> list[Any]:
+        """What the server says of each of them, or of all."""
+        confirmed: list[Awaitable[Any]] = []
+        for subject, data in batch:
+            if self.stores:
+                confirmed.append(await self._js.publish_async(subject, data))
+            else:
+                self._refused.discard(("publish", subject.lower()))
+                await self._client.publish(subject, data)
+            if asyncio.current_task() is not self._sending:  # the client keeps a cancellation to itself where it waits for room
+                return []
+        if not self.stores:
+            confirmed.append(self._confirmation())
+        return await asyncio.gather(*confirmed, return_exceptions=True)
 
     async def _confirmation(self) -> None:
         """The server has taken all that was sent. The PING of flush() overtakes what the client has not written yet."""

@@ -231,6 +231,26 @@ def test_one_subscription_too_many_takes_the_others_for_a_moment_only(
     assert "is back" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["nats", "jetstream"])
+def test_who_publishes_more_than_a_standing_server_takes_is_told(
+    net: Network, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client of NATS waits for room without a limit, and sends no ping meanwhile."""
+
+    async def test() -> None:
+        async with server_of(kind, tmp_path) as server, WSTopics(server.broker()) as topics:
+            await topics.publish("a", TEXT, "taken")
+            monkeypatch.setattr("picows.brokers.nats.CONFIRM_TIMEOUT", 0.2)
+            assert server.process is not None
+            server.process.send_signal(signal.SIGSTOP)
+            outcome = await asyncio.wait_for(publish_all(topics, "a", ["x" * 100_000] * 200), 10)
+            assert {type(each) for each in outcome} == {WSBrokerError}
+            assert all("did not answer in 0.2 seconds" in str(each) for each in outcome)
+            server.process.send_signal(signal.SIGCONT)
+
+    net.run(test())
+
+
 def test_a_confirmation_of_nats_is_asked_for_behind_what_it_confirms(net: Network, tmp_path: Path) -> None:
     async def test() -> None:
         async with server_of("nats", tmp_path) as server, subscribers(net, 1) as (_, servers):
