@@ -221,7 +221,9 @@ async def measure_roundtrip_time(Connection connection not None, Py_ssize_t roun
     if connection.roundtrip_lock is None:
         connection.roundtrip_lock = asyncio.Lock()
     times = []
-    async with connection.roundtrip_lock:
+    # Not by `async with`: what Cython makes of it crashes where there was no memory for a traceback.
+    await connection.roundtrip_lock.acquire()
+    try:
         if connection.awaits_pong and may_ping(connection):
             await wait_pong(connection)
         if not may_ping(connection):
@@ -243,6 +245,8 @@ async def measure_roundtrip_time(Connection connection not None, Py_ssize_t roun
         finally:
             connection.measuring = False
             connection.awaits_pong = connection.awaits_numbered = False
+    finally:
+        connection.roundtrip_lock.release()
     return times
 
 
